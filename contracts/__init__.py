@@ -1,0 +1,1 @@
+"""What crosses between rooms: the spec, the decision log, requests and responses, settings, errors."""

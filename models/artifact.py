@@ -1,0 +1,208 @@
+"""The model artifact: a folder of safetensors, YAML and JSON, no pickle; written whole or not at all (DESIGN 4.5)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from contracts.errors import ArtifactError, SpecError
+from contracts.spec import Spec, dump_spec, parse_spec
+from models.batch import Normalization
+from models.decision_transformer import DecisionTransformer, DecisionTransformerConfig
+from models.encoding import StateEncoder
+from models.policy import Policy
+from models.utility import UtilityModel
+
+FORMAT = 1
+HASHED = ("model.safetensors", "utility.safetensors", "spec.yaml", "normalization.json", "metrics.json")
+FILES = (*HASHED, "manifest.json")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A trained deployment in memory."""
+
+    spec: Spec
+    policy: Policy
+    utility: UtilityModel
+    encoder: StateEncoder
+    service_features: tuple[str, ...]
+    """All features of the feature service, counters included, in its order."""
+    metrics: Mapping[str, Any]
+    version: str
+
+    @property
+    def name(self) -> str:
+        """``<tenant>/<version>``, as answered with every decision."""
+        return f"{self.spec.name}/{self.version}"
+
+
+def config_of(spec: Spec, state_dim: int) -> DecisionTransformerConfig:
+    """Return the model shape that ``spec`` asks for."""
+    return DecisionTransformerConfig(
+        state_dim=state_dim,
+        n_actions=len(spec.actions),
+        n_rewards=len(spec.rewards),
+        quantiles=spec.quantiles,
+        context_length=spec.context_length,
+        **asdict(spec.model),
+    )
+
+
+def save_artifact(
+    folder: Path,
+    spec: Spec,
+    policy: Policy,
+    utility: UtilityModel,
+    encoder: StateEncoder,
+    service_features: tuple[str, ...],
+    metrics: Mapping[str, Any],
+    data_fingerprint: str,
+) -> Path:
+    """Write a new artifact under ``folder`` and return its own folder, named ``<UTC time>-<hash>``.
+
+    It is written beside its place and renamed, so that a reader never meets half an artifact.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made_at = datetime.now(UTC)
+    staging = Path(tempfile.mkdtemp(dir=folder, prefix=".staging-"))
+    try:
+        save_file(policy.model.state_dict(), staging / "model.safetensors")
+        save_file(utility.state_dict(), staging / "utility.safetensors")
+        (staging / "spec.yaml").write_text(dump_spec(spec), encoding="utf-8")
+        _write_json(
+            staging / "normalization.json",
+            {
+                "encoder": encoder.to_json(),
+                "service_features": list(service_features),
+                "columns": list(encoder.columns),
+                "rewards": list(spec.reward_names),
+                **policy.normalization.to_json(),
+            },
+        )
+        _write_json(staging / "metrics.json", metrics)
+        hashes = {name: _sha256(staging / name) for name in HASHED}
+        digest = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:8]
+        version = f"{made_at:%Y%m%dT%H%M%SZ}-{digest}"
+        _write_json(
+            staging / "manifest.json",
+            {
+                "format": FORMAT,
+                "version": version,
+                "made_at": made_at.isoformat(),
+                "code_version": _code_version(),
+                "data_fingerprint": data_fingerprint,
+                "seeds": {"training": spec.training.seed},
+                "sha256": hashes,
+            },
+        )
+        place = folder / version
+        if place.exists():  # the same second and the same content
+            shutil.rmtree(place)
+        staging.chmod(0o755)
+        os.replace(staging, place)
+        return place
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def load_artifact(folder: Path) -> Artifact:
+    """Load an artifact after checking its hashes.
+
+    Raises ArtifactError naming the file that is missing, altered or unreadable.
+    """
+    manifest = _read_json(folder / "manifest.json")
+    if manifest.get("format") != FORMAT:
+        raise ArtifactError(f"{folder}: artifact format {manifest.get('format')!r}; this code reads format {FORMAT}")
+    for name in HASHED:
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing; the artifact is not whole: train or copy it anew")
+        if _sha256(path) != manifest.get("sha256", {}).get(name):
+            raise ArtifactError(f"{path} does not match its hash in manifest.json: train or copy the artifact anew")
+    try:
+        spec = parse_spec((folder / "spec.yaml").read_text(encoding="utf-8"), str(folder / "spec.yaml"))
+        document = _read_json(folder / "normalization.json")
+        encoder = StateEncoder.from_json(document.pop("encoder"))
+        service_features = tuple(document.pop("service_features"))
+        del document["columns"], document["rewards"]
+        normalization = Normalization.from_json(document)
+        model = DecisionTransformer(config_of(spec, len(encoder.columns)))
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        utility = UtilityModel(
+            len(encoder.features) + len(encoder.candidate_columns), len(spec.predicted_rewards), len(spec.actions)
+        )
+        utility.load_state_dict(load_file(folder / "utility.safetensors"))
+    except (SpecError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder}: made by another version of the code? {error}") from error
+    model.eval()
+    utility.eval()
+    return Artifact(
+        spec,
+        Policy(model, normalization),
+        utility,
+        encoder,
+        service_features,
+        _read_json(folder / "metrics.json"),
+        str(manifest["version"]),
+    )
+
+
+def newest_artifact(folder: Path) -> Path:
+    """Return the newest artifact's folder under ``folder``. Raises ArtifactError where there is none."""
+    made = sorted(path.parent for path in folder.glob("[0-9]*/manifest.json")) if folder.is_dir() else []
+    if not made:
+        raise ArtifactError(f"{folder} holds no artifact; `make train` makes one")
+    return made[-1]
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(_finite(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN by null: JSON has none."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}; is {path.parent} a model artifact?") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise ArtifactError(f"{path} holds no JSON object")
+    return document
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _code_version() -> str:
+    try:
+        return package_version("pacer")
+    except PackageNotFoundError:
+        return "not installed"

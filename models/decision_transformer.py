@@ -1,0 +1,267 @@
+"""The Decision Transformer with vector rewards, quantile return-to-go and eligible action sets.
+
+"Generative Sequential Notification Optimization via Multi-Objective Decision Transformers", arXiv 2509.02458.
+
+A step is (s, R, a, r). R tokens are leaves: each sees the history and its own state, and nothing but its own
+action head sees it. History is therefore s, a, r, and no true return can reach the quantiles of its own or any later
+step. The sequence is laid out as [s_1 a_1 r_1 ... s_T | R_1 ... R_T] (a_T and r_T would be seen by nobody).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from models.batch import Batch
+
+KeysValues = tuple[Tensor, Tensor]  # each [B, heads, tokens, width / heads]
+
+
+@dataclass(frozen=True)
+class DecisionTransformerConfig:
+    """Shape of the model. Raises ValueError naming the field if it makes no model."""
+
+    state_dim: int
+    n_actions: int
+    n_rewards: int
+    quantiles: tuple[float, ...]
+    context_length: int = 4
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    dropout: float = 0.1
+    action_input: Literal["state_return", "return"] = "state_return"
+    eligibility_gate: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("state_dim", "n_actions", "n_rewards", "context_length", "width", "layers", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        levels = self.quantiles
+        if not levels or any(not 0.0 < level < 1.0 for level in levels) or list(levels) != sorted(set(levels)):
+            raise ValueError(f"quantiles = {levels} must rise strictly within (0, 1)")
+
+
+class Outputs(NamedTuple):
+    """What a forward pass gives, in normalised units."""
+
+    quantiles: Tensor  # [B, T, R, M] rising along M
+    logits: Tensor  # [B, T, A]    -inf where not eligible
+
+
+class History(NamedTuple):
+    """The first pass of a decision: everything before the return token, kept for the second."""
+
+    quantiles: Tensor  # [B, R, M] of the last step
+    hidden_state: Tensor  # [B, d]    h_s of the last step
+    cache: list[KeysValues]  # one a layer, 3T - 2 tokens
+    attendable: Tensor  # bool [B, 3T - 2]
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values can be reused by tokens that come later."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor, past: KeysValues | None) -> tuple[Tensor, KeysValues]:
+        """Attend from x [B, L, d] under ``mask`` [B, L, past + L] (True = may look)."""
+        b, length, width = x.shape
+        q, k, v = self.qkv(x).view(b, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        own: KeysValues = (k, v)
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+        rate = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None], dropout_p=rate)
+        return self.out(y.transpose(1, 2).reshape(b, length, width)), own
+
+
+class Block(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = Attention(width, heads, dropout)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor, past: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
+        """Map x [B, L, d] to [B, L, d]; also return this layer's keys and values of x."""
+        y, keys_values = self.attention(self.norm_attention(x), mask, past)
+        x = x + self.drop(y)
+        return x + self.drop(self.mlp(self.norm_mlp(x))), keys_values
+
+
+class ActionHead(nn.Module):
+    """Action logits from [h_s ; h_R] (or h_R), gated by the EAS embedding; ineligible actions are removed."""
+
+    def __init__(self, config: DecisionTransformerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.reads_state = config.action_input == "state_return"
+        self.hidden = nn.Linear(2 * width if self.reads_state else width, width)
+        self.gate = nn.Linear(config.n_actions, width) if config.eligibility_gate else None
+        self.out = nn.Linear(width, config.n_actions)
+
+    def forward(self, h_state: Tensor, h_return: Tensor, eligible: Tensor) -> Tensor:
+        """Map h_state, h_return [..., d] and eligible bool [..., A] to logits [..., A]."""
+        x = self.hidden(torch.cat([h_state, h_return], dim=-1) if self.reads_state else h_return)
+        if self.gate is not None:
+            x = x * self.gate(eligible.to(x.dtype))
+        logits: Tensor = self.out(F.gelu(x))
+        return logits.masked_fill(~eligible, -torch.inf)
+
+
+class DecisionTransformer(nn.Module):
+    """Quantiles of the return-to-go, and the action that goes with a given return-to-go."""
+
+    def __init__(self, config: DecisionTransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.embed_state = nn.Linear(config.state_dim + config.n_actions + 1, width)
+        self.embed_action = nn.Embedding(config.n_actions, width)
+        self.embed_reward = nn.Linear(config.n_rewards, width)
+        self.embed_return = nn.Linear(config.n_rewards, width)
+        self.embed_step = nn.Embedding(config.context_length, width)
+        self.drop = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.quantile_head = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.n_rewards * len(config.quantiles))
+        )
+        self.action_head = ActionHead(config)
+        self.apply(self._init)
+
+    @staticmethod
+    def _init(module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Embedding) else _std(module))
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+    def forward(self, batch: Batch, returns: Tensor) -> Outputs:
+        """Train: quantiles and logits of every step, conditioned on true returns [B, T, R] (normalised)."""
+        t = batch.valid.shape[1]
+        history, attendable = self._history_tokens(batch)  # [B, 3T-2, d], [B, 3T-2]
+        leaves = self._return_tokens(returns, t)  # [B, T, d]
+        x = self.drop(torch.cat([history, leaves], dim=1))
+        allowed = _layout_mask(t, x.device)[None] & torch.cat([attendable, batch.valid], dim=1)[:, None, :]
+        # A padded query may look at itself: a row without any key would give NaN.
+        allowed = allowed | torch.eye(allowed.shape[-1], dtype=torch.bool, device=x.device)
+        for block in self.blocks:
+            x, _ = block(x, allowed)
+        x = self.norm(x)
+        h_state, h_return = x[:, : 3 * t - 2 : 3], x[:, 3 * t - 2 :]  # [B, T, d] each
+        eligible = batch.eligible | (~batch.valid[..., None] & _only_first(batch.eligible))
+        return Outputs(self._quantiles(h_state), self.action_head(h_state, h_return, eligible))
+
+    def read_history(self, batch: Batch) -> History:
+        """First pass of a decision: history and state in, quantiles of the last step out."""
+        x, attendable = self._history_tokens(batch)
+        length = x.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+        allowed = causal & attendable[:, None, :] | torch.eye(length, dtype=torch.bool, device=x.device)
+        cache = []
+        for block in self.blocks:
+            x, keys_values = block(x, allowed)
+            cache.append(keys_values)
+        h_state = self.norm(x[:, -1])
+        return History(self._quantiles(h_state), h_state, cache, attendable)
+
+    def choose(self, history: History, returns: Tensor, eligible: Tensor) -> Tensor:
+        """Second pass: one return token [B, R] on top of the cached history; logits [B, A]."""
+        t = (history.attendable.shape[1] + 2) // 3
+        x = self._return_tokens(returns[:, None], t)
+        itself = torch.ones_like(history.attendable[:, :1])
+        allowed = torch.cat([history.attendable, itself], dim=1)[:, None, :]
+        for block, past in zip(self.blocks, history.cache, strict=True):
+            x, _ = block(x, allowed, past)
+        logits: Tensor = self.action_head(history.hidden_state, self.norm(x[:, 0]), eligible)
+        return logits
+
+    def _history_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Embed s_1 a_1 r_1 ... s_T: tokens [B, 3T - 2, d] and which may be attended to [B, 3T - 2]."""
+        b, t = batch.valid.shape
+        if t > self.config.context_length:
+            raise ValueError(f"batch has {t} steps, context_length is {self.config.context_length}")
+        state = torch.cat([batch.states, batch.eligible.to(batch.states.dtype), batch.gaps[..., None]], dim=-1)
+        parts = [self.embed_state(state), self.embed_action(batch.actions), self.embed_reward(batch.rewards)]
+        tokens = torch.stack(parts, dim=2) + self._positions(t)[:, None]  # [B, T, 3, d]
+        attendable = batch.valid[..., None].expand(b, t, 3)
+        length = 3 * t - 2
+        return tokens.reshape(b, 3 * t, -1)[:, :length], attendable.reshape(b, 3 * t)[:, :length]
+
+    def _return_tokens(self, returns: Tensor, t: int) -> Tensor:
+        """Embed the returns [B, n, R] of the last n of t steps."""
+        embedded: Tensor = self.embed_return(returns)
+        return embedded + self._positions(t)[-returns.shape[1] :]
+
+    def _positions(self, t: int) -> Tensor:
+        """Positions count from the end, so that the step to decide is always the last: [t, d]."""
+        return self.embed_step.weight[-t:]
+
+    def _quantiles(self, h_state: Tensor) -> Tensor:
+        """Quantiles [..., R, M] from h_s [..., d]; sorted, hence never crossing (eq. 5 and 6)."""
+        flat = self.quantile_head(h_state)
+        shape = (*h_state.shape[:-1], self.config.n_rewards, len(self.config.quantiles))
+        quantiles: Tensor = flat.view(shape).sort(dim=-1).values
+        return quantiles
+
+
+def action_loss(logits: Tensor, actions: Tensor, weight: Tensor) -> Tensor:
+    """Cross-entropy of logits [B, T, A] at actions [B, T], averaged over the steps where ``weight`` is True (eq. 2)."""
+    chosen = -F.log_softmax(logits, dim=-1).gather(-1, actions[..., None])[..., 0]
+    return _mean_where(chosen, weight)
+
+
+def pinball_loss(quantiles: Tensor, returns: Tensor, levels: Sequence[float], weight: Tensor) -> Tensor:
+    """Pinball loss of quantiles [B, T, R, M] at returns [B, T, R]: eq. 7 with rho_alpha_j, eq. 8.
+
+    Summed over rewards and averaged over levels and over the steps where ``weight`` [B, T] is True (the paper sums;
+    the factor goes into lambda).
+    """
+    alpha = torch.as_tensor(levels, dtype=quantiles.dtype, device=quantiles.device)
+    error = returns[..., None] - quantiles
+    loss = torch.maximum(alpha * error, (alpha - 1.0) * error)
+    return _mean_where(loss.mean(dim=-1).sum(dim=-1), weight)
+
+
+def _mean_where(values: Tensor, weight: Tensor) -> Tensor:
+    # where, not multiplication: infinity or NaN times zero is NaN.
+    kept = torch.where(weight, values, torch.zeros_like(values))
+    return kept.sum() / weight.sum().clamp(min=1)
+
+
+def _layout_mask(t: int, device: torch.device) -> Tensor:
+    """Who may look at whom in [s_1 a_1 r_1 ... s_T | R_1 ... R_T], padding aside: bool [4T - 2, 4T - 2]."""
+    length = 3 * t - 2
+    mask = torch.zeros(length + t, length + t, dtype=torch.bool, device=device)
+    mask[:length, :length] = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    position = torch.arange(length, device=device)
+    mask[length:, :length] = position[None, :] <= 3 * torch.arange(t, device=device)[:, None]
+    mask[length:, length:] = torch.eye(t, dtype=torch.bool, device=device)
+    return mask
+
+
+def _only_first(eligible: Tensor) -> Tensor:
+    first = torch.zeros_like(eligible)
+    first[..., 0] = True
+    return first
+
+
+def _std(linear: nn.Linear) -> float:
+    return 1.0 / math.sqrt(linear.in_features)

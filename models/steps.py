@@ -1,0 +1,55 @@
+"""Steps: the one input form of the model, made from a log in training and from a ring in service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """B windows of T steps in raw units, oldest first, left-padded; the last step is the one to decide.
+
+    The action and reward of the last step are not known when it is decided; nothing reads them for it.
+    Raises ValueError naming the field and the shape, if shapes disagree or padding is not on the left.
+    """
+
+    states: Floats  # [B, T, S]  features, candidate, scores; no NaN
+    actions: Ints  # [B, T]     index of the action taken
+    rewards: Floats  # [B, T, R]  NaN where not known
+    eligible: Bools  # [B, T, A]
+    times_ms: Ints  # [B, T]     decision time, epoch milliseconds
+    valid: Bools  # [B, T]     True = real step
+
+    def __post_init__(self) -> None:
+        if self.valid.ndim != 2:
+            raise ValueError(f"valid has shape {self.valid.shape}, expected [B, T]")
+        b, t = self.valid.shape
+        for name, trailing in (("states", 1), ("actions", 0), ("rewards", 1), ("eligible", 1), ("times_ms", 0)):
+            shape = getattr(self, name).shape
+            if shape[:2] != (b, t) or len(shape) != 2 + trailing:
+                expected = ["B", "T", "n"][: 2 + trailing]
+                raise ValueError(f"{name} has shape {shape}, expected [{', '.join(expected)}] with B={b}, T={t}")
+        if t and not bool(np.all(self.valid[:, -1])):
+            raise ValueError("valid: the last step of every window must be real (True)")
+        if bool(np.any(self.valid[:, :-1] & ~self.valid[:, 1:])):
+            raise ValueError("valid: padding must be on the left, before every real step")
+
+    def __len__(self) -> int:
+        """Return the number of windows B."""
+        return int(self.valid.shape[0])
+
+    @property
+    def gaps_s(self) -> Floats:
+        """Seconds since the previous step of the window, 0 for its first real step and never negative: [B, T]."""
+        gaps = np.zeros(self.times_ms.shape, dtype=np.float32)
+        both = self.valid[:, 1:] & self.valid[:, :-1]
+        delta = np.maximum(self.times_ms[:, 1:] - self.times_ms[:, :-1], 0) / 1000.0
+        gaps[:, 1:] = np.where(both, delta, 0.0)
+        return gaps

@@ -1,0 +1,121 @@
+"""Train one deployment: training set in, artifact and its offline figures out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from contracts.errors import LogError
+from contracts.settings import Workspace
+from contracts.spec import Spec
+from models.artifact import config_of, save_artifact
+from models.evaluation import Evaluation, evaluate
+from models.training import Progress as FitProgress
+from models.training import TrainingConfig, fit
+from models.training_data import TrainingData, load_training_data
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The artifact written and its offline figures."""
+
+    artifact: Path
+    evaluation: Evaluation
+    metrics: dict[str, Any]
+
+
+def train(spec: Spec, workspace: Workspace, console: Console) -> TrainingResult:
+    """Fit utility model and Decision Transformer to the workspace's training set and write the artifact.
+
+    Shows a progress bar. Raises LogError where the log is too short for the spec's horizon.
+    """
+    data = load_training_data(workspace.training_set, spec)
+    config = TrainingConfig(
+        horizon=spec.horizon,
+        discount=spec.discount,
+        epochs=spec.training.epochs,
+        batch_size=spec.training.batch_size,
+        learning_rate=spec.training.learning_rate,
+        weight_decay=spec.training.weight_decay,
+        warmup_share=spec.training.warmup_share,
+        rtg_weight=spec.training.rtg_weight,
+        seed=spec.training.seed,
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("training", total=None)
+
+            def show(progress: FitProgress) -> None:
+                text = f"training  action loss {progress.action_loss:.3f}  return loss {progress.rtg_loss:.3f}"
+                bar.update(task, completed=progress.step, total=progress.steps, description=text)
+
+            model_config = config_of(spec, data.trajectories.states.shape[1])
+            policy = fit(data.trajectories, data.train_members, model_config, config, show)
+        evaluation = evaluate(
+            policy,
+            data.trajectories,
+            data.train_members,
+            data.validation_members,
+            spec.prompt,
+            spec.reward_names,
+            spec.actions,
+            spec.horizon,
+            spec.discount,
+        )
+    except ValueError as error:
+        raise LogError(f"{workspace.log}: {error}") from error
+    metrics = {**evaluation.to_json(), "utility": _utility_metrics(data, spec)}
+    place = save_artifact(
+        workspace.artifacts, spec, policy, data.utility, data.encoder, data.service_features, metrics, data.fingerprint
+    )
+    return TrainingResult(place, evaluation, metrics)
+
+
+def show_metrics(metrics: dict[str, Any], console: Console) -> None:
+    """Print the offline figures beside their baselines."""
+    summary = Table(
+        title=f"Offline, {metrics['decisions']:,} held-out decisions, under the prompted return as in service"
+    )
+    for heading in ("figure", "model", "baseline"):
+        summary.add_column(heading, justify="left" if heading == "figure" else "right")
+    summary.add_row(
+        "action accuracy (majority class)", f"{metrics['accuracy']:.4f}", f"{metrics['majority_accuracy']:.4f}"
+    )
+    summary.add_row("  under the true return, not in service", f"{metrics['accuracy_true_return']:.4f}", "")
+    for name, row in metrics["per_class"].items():
+        text = f"  {name}: recall (share in the log)"
+        summary.add_row(text, f"{row['recall']:.4f}", f"{row['share']:.4f}")
+    for name, value in metrics["pinball"].items():
+        base = metrics["pinball_marginal"][name]
+        summary.add_row(f"pinball loss, {name} (marginal quantiles)", f"{value:.4f}", f"{base:.4f}")
+    for name, row in metrics["utility"].items():
+        text = f"utility log loss, {name} (base rate), training rows"
+        summary.add_row(text, f"{row['log_loss']:.4f}", f"{row['base_log_loss']:.4f}")
+    summary.add_row("illegal-action rate", f"{metrics['illegal_action_rate']:.4f}", "")
+    console.print(summary)
+    coverage = Table(title="Coverage: share of true returns at or below each predicted quantile")
+    coverage.add_column("reward")
+    levels = list(next(iter(metrics["coverage"].values())))
+    for level in levels:
+        coverage.add_column(level, justify="right")
+    for name, row in metrics["coverage"].items():
+        coverage.add_row(name, *(f"{row[level]:.3f}" for level in levels))
+    console.print(coverage)
+
+
+def _utility_metrics(data: TrainingData, spec: Spec) -> dict[str, dict[str, float]]:
+    report = data.utility_report
+    return {
+        name: {
+            "log_loss": float(report.log_loss[j]),
+            "base_log_loss": float(report.base_log_loss[j]),
+            "rows": report.rows,
+        }
+        for j, name in enumerate(spec.predicted_rewards)
+    }

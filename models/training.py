@@ -1,0 +1,166 @@
+"""Fitting the Decision Transformer to trajectories (paper, 4.2.1), free of any log or spec file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from models.batch import Normalization, build_batch
+from models.decision_transformer import (
+    DecisionTransformer,
+    DecisionTransformerConfig,
+    action_loss,
+    pinball_loss,
+)
+from models.policy import Policy
+from models.steps import Ints
+from models.trajectories import Trajectories, returns_to_go
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to fit: the optimiser's settings and the return-to-go's horizon and discount."""
+
+    horizon: int
+    discount: float
+    epochs: int = 4
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_share: float = 0.05
+    rtg_weight: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of a running fit, given to the progress callback after every optimiser step."""
+
+    step: int
+    steps: int
+    action_loss: float
+    rtg_loss: float
+
+
+def fit(
+    trajectories: Trajectories,
+    members: Ints,
+    model_config: DecisionTransformerConfig,
+    config: TrainingConfig,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Policy:
+    """Fit a model to the given members of ``trajectories`` and return it as a policy.
+
+    Windows of ``context_length`` end at any row with a full look-ahead; an epoch draws as many windows as make
+    every row a target about once. Every step of a window that is a target counts in the loss (eq. 2, 7 and 9).
+    The same seed on the same machine gives the same model.
+
+    Raises ValueError if no row has a full look-ahead, or shapes disagree with ``model_config``.
+    """
+    returns, is_target = returns_to_go(trajectories.rewards, trajectories.starts, config.horizon, config.discount)
+    rows = trajectories.rows_of(members)
+    ends = rows[is_target[rows]]
+    if len(ends) == 0:
+        longest = int(np.diff(trajectories.starts)[members].max(initial=0))
+        raise ValueError(
+            f"no decision has a full look-ahead of {config.horizon} further decisions with known rewards (the longest "
+            f"log of a training member has {longest} rows): shorten the horizon or bring a longer log"
+        )
+    _check_shapes(trajectories, model_config)
+    normalization = Normalization.fit(trajectories.states[rows], trajectories.rewards[rows], returns[ends])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = DecisionTransformer(model_config)
+        _train(model, normalization, trajectories, returns, is_target, ends, config, on_progress)
+    model.eval()
+    return Policy(model, normalization)
+
+
+def _train(
+    model: DecisionTransformer,
+    normalization: Normalization,
+    trajectories: Trajectories,
+    returns: np.ndarray,
+    is_target: np.ndarray,
+    ends: Ints,
+    config: TrainingConfig,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    t = model.config.context_length
+    per_epoch = math.ceil(len(ends) / t)
+    batches = math.ceil(per_epoch / config.batch_size)
+    steps = batches * config.epochs
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(steps, config.warmup_share))
+    order = np.random.default_rng(config.seed)
+    scaled = ((returns - normalization.return_mean) / normalization.return_scale).astype(np.float32)
+    scaled[~is_target] = 0.0
+    model.train()
+    step = 0
+    for _ in range(config.epochs):
+        for chosen in np.array_split(order.permutation(len(ends))[:per_epoch], batches):
+            windows = trajectories.windows(ends[chosen], t)
+            batch = build_batch(windows, normalization)
+            at = np.maximum(ends[chosen][:, None] - np.arange(t - 1, -1, -1), 0)  # rows of the steps: [B, T]
+            target = torch.from_numpy(scaled[at])
+            weight = batch.valid & torch.from_numpy(is_target[at])
+            outputs = model(batch, target)
+            loss_action = action_loss(outputs.logits, batch.actions, weight)
+            loss_rtg = pinball_loss(outputs.quantiles, target, model.config.quantiles, weight)
+            loss = loss_action + config.rtg_weight * loss_rtg
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            step += 1
+            on_progress(Progress(step, steps, loss_action.item(), loss_rtg.item()))
+
+
+def _check_shapes(trajectories: Trajectories, config: DecisionTransformerConfig) -> None:
+    found = {
+        "state_dim": trajectories.states.shape[1],
+        "n_actions": trajectories.eligible.shape[1],
+        "n_rewards": trajectories.rewards.shape[1],
+    }
+    for name, size in found.items():
+        if getattr(config, name) != size:
+            raise ValueError(f"{name} is {getattr(config, name)} in the model's config, the trajectories have {size}")
+
+
+def _parameter_groups(model: DecisionTransformer, weight_decay: float) -> list[dict[str, object]]:
+    """Decay matrices only, as is usual for transformers."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _warmup_cosine(steps: int, warmup_share: float) -> Callable[[int], float]:
+    warmup = max(1, round(steps * warmup_share))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = (step - warmup) / max(1, steps - warmup)
+        return 0.1 + 0.45 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+    return factor
+
+
+def model_config_of(
+    trajectories: Trajectories, quantiles: Sequence[float], context_length: int
+) -> DecisionTransformerConfig:
+    """Return the default model shape for ``trajectories``."""
+    return DecisionTransformerConfig(
+        state_dim=trajectories.states.shape[1],
+        n_actions=trajectories.eligible.shape[1],
+        n_rewards=trajectories.rewards.shape[1],
+        quantiles=tuple(quantiles),
+        context_length=context_length,
+    )

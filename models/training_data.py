@@ -1,0 +1,156 @@
+"""From the training set's Parquet parts to encoded trajectories and a fitted utility model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from contracts.errors import LogError
+from contracts.spec import Spec
+from models.encoding import StateEncoder
+from models.steps import Floats, Ints
+from models.trajectories import Trajectories, split_members
+from models.utility import UtilityModel, UtilityReport, fit_utility, rewards_of
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything a fit needs, and what a server must know to build the same states."""
+
+    trajectories: Trajectories
+    service_features: tuple[str, ...]
+    member_ids: tuple[str, ...]  # [M]
+    train_members: Ints
+    validation_members: Ints
+    encoder: StateEncoder
+    utility: UtilityModel
+    utility_report: UtilityReport
+    fingerprint: str
+
+
+def load_training_data(folder: Path, spec: Spec) -> TrainingData:
+    """Read ``part-*.parquet`` in ``folder`` and encode it; the utility model sees training members only.
+
+    ``features.json`` beside the parts lists the feature service's features in its order.
+    Raises LogError where the folder is empty or a column is missing.
+    """
+    parts = sorted(folder.glob("part-*.parquet"))
+    listing = folder / "features.json"
+    if not parts or not listing.is_file():
+        raise LogError(
+            f"{folder} holds no training set; `make run`, or `python -m feature_repo training-set`, makes it"
+        )
+    service_features = tuple(json.loads(listing.read_text(encoding="utf-8")))
+    columns = _needed_columns(spec, service_features)
+    tables = [_read(part, columns) for part in parts]
+    table = pa.concat_tables(tables, promote_options="permissive")
+    table = table.sort_by([("member_id", "ascending"), ("decided_at", "ascending")])
+    member_ids, starts = _members(table)
+    train, validation = split_members(len(member_ids), spec.training.validation_share, spec.training.seed)
+    actions = _indices(table, spec)
+    features = _matrix(table, service_features)
+    candidate = {name: _candidate(table[name]) for name in spec.state.candidate}
+    encoder = StateEncoder.fit(spec, service_features, candidate)
+    base = np.concatenate(
+        [encoder.encode_features(service_features, features), encoder.encode_candidates(candidate, len(actions))],
+        axis=1,
+    )
+    rewards = _matrix(table, [f"reward_{name}" for name in spec.reward_names])
+    predicted = [spec.reward_names.index(name) for name in spec.predicted_rewards]
+    train_rows = np.concatenate([np.arange(starts[m], starts[m + 1]) for m in train])
+    utility, report = fit_utility(
+        base[train_rows],
+        actions[train_rows],
+        rewards[train_rows][:, predicted],
+        len(spec.actions),
+        spec.predicted_rewards,
+        spec.training.seed,
+    )
+    scores = utility.score(base)
+    rewards[:, predicted] = rewards_of(scores, actions)
+    trajectories = Trajectories(
+        states=np.concatenate([base, scores.reshape(len(base), -1)], axis=1),
+        actions=actions,
+        eligible=_eligible(table["eligible"], spec),
+        rewards=rewards,
+        times_ms=table["decided_at"].cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64()).to_numpy(),
+        starts=starts,
+    )
+    return TrainingData(
+        trajectories, service_features, member_ids, train, validation, encoder, utility, report, _fingerprint(parts)
+    )
+
+
+def _needed_columns(spec: Spec, service_features: Sequence[str]) -> list[str]:
+    rewards = [f"reward_{name}" for name in spec.reward_names]
+    wanted = ["member_id", "decided_at", "eligible", "action", *rewards, *spec.state.candidate, *service_features]
+    return list(dict.fromkeys(wanted))
+
+
+def _read(part: Path, columns: list[str]) -> pa.Table:
+    try:
+        schema = pq.read_schema(part)
+        absent = [name for name in columns if name not in schema.names]
+        if absent:
+            raise LogError(f"{part} lacks the columns {absent}; make the training set anew")
+        return pq.read_table(part, columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise LogError(f"{part} is not a whole Parquet file ({error}); make the training set anew") from error
+
+
+def _members(table: pa.Table) -> tuple[tuple[str, ...], Ints]:
+    ids = table["member_id"].combine_chunks().dictionary_encode()
+    codes = ids.indices.to_numpy(zero_copy_only=False).astype(np.int64)  # rising: the table is sorted
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    return tuple(ids.dictionary.to_pylist()), np.append(starts, len(codes)).astype(np.int64)
+
+
+def _indices(table: pa.Table, spec: Spec) -> Ints:
+    indices = pc.index_in(table["action"], value_set=pa.array(spec.actions))
+    if indices.null_count:
+        row = pc.index(pc.is_null(indices), True).as_py()
+        raise LogError(f"training set row {row}: action {table['action'][row].as_py()!r} is not in the spec's actions")
+    result: Ints = indices.to_numpy().astype(np.int64)
+    return result
+
+
+def _eligible(column: pa.ChunkedArray, spec: Spec) -> NDArray[np.bool_]:
+    lists = column.combine_chunks()
+    rows = pc.list_parent_indices(lists).to_numpy()
+    values = pc.index_in(pc.list_flatten(lists), value_set=pa.array(spec.actions)).to_numpy()
+    eligible = np.zeros((len(lists), len(spec.actions)), dtype=np.bool_)
+    eligible[rows, values] = True
+    return eligible
+
+
+def _matrix(table: pa.Table, names: Sequence[str]) -> Floats:
+    """Columns as float32 [N, len(names)], NaN where null."""
+    matrix = np.empty((table.num_rows, len(names)), dtype=np.float32)
+    for j, name in enumerate(names):
+        matrix[:, j] = table[name].cast(pa.float64()).to_numpy()
+    return matrix
+
+
+def _candidate(column: pa.ChunkedArray) -> NDArray[Any]:
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return np.asarray(column.to_pylist(), dtype=object)
+    numbers: NDArray[Any] = column.cast(pa.float64()).to_numpy()
+    return numbers
+
+
+def _fingerprint(parts: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

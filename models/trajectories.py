@@ -1,0 +1,131 @@
+"""Trajectories: each member's decisions in order, their returns-to-go, and windows over them (paper, 4.1 and 6.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.steps import Bools, Floats, Ints, Steps
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """N decisions of M members, members one after the other, each in order of time.
+
+    Raises ValueError naming the field if lengths disagree, a state is not finite, an action is out of range or
+    not eligible, or a reward is infinite.
+    """
+
+    states: Floats  # [N, S]
+    actions: Ints  # [N]
+    eligible: Bools  # [N, A]
+    rewards: Floats  # [N, R]  NaN where not known
+    times_ms: Ints  # [N]
+    starts: Ints  # [M + 1] row where each member begins; the last is N
+
+    def __post_init__(self) -> None:
+        n = len(self.actions)
+        for name in ("states", "eligible", "rewards"):
+            value = getattr(self, name)
+            if value.ndim != 2 or len(value) != n:
+                raise ValueError(f"{name} has shape {value.shape}, expected [N, n] with N={n}")
+        if self.times_ms.shape != (n,):
+            raise ValueError(f"times_ms has shape {self.times_ms.shape}, expected [N] with N={n}")
+        if (
+            len(self.starts) < 1
+            or self.starts[0] != 0
+            or self.starts[-1] != n
+            or bool(np.any(np.diff(self.starts) < 0))
+        ):
+            raise ValueError(f"starts must rise from 0 to N={n}")
+        bad = ~np.isfinite(self.states)
+        if bool(bad.any()):
+            row, column = np.argwhere(bad)[0]
+            raise ValueError(f"states[{row}, {column}] is {self.states[row, column]}; fill missing values first")
+        if bool(np.isinf(self.rewards).any()):
+            row, column = np.argwhere(np.isinf(self.rewards))[0]
+            raise ValueError(f"rewards[{row}, {column}] is infinite; use NaN for a reward that is not known")
+        count = self.eligible.shape[1]
+        if n and (self.actions.min() < 0 or self.actions.max() >= count):
+            raise ValueError(f"actions must lie in 0..{count - 1}, found {self.actions.min()}..{self.actions.max()}")
+        wrong = np.flatnonzero(~self.eligible[np.arange(n), self.actions])
+        if len(wrong):
+            raise ValueError(f"actions[{wrong[0]}] = {self.actions[wrong[0]]} is not eligible in that row")
+
+    def __len__(self) -> int:
+        """Return the number of decisions N."""
+        return len(self.actions)
+
+    @property
+    def member_start(self) -> Ints:
+        """First row of the member that each row belongs to: [N]."""
+        return np.repeat(self.starts[:-1], np.diff(self.starts))
+
+    def windows(self, ends: Ints, context_length: int) -> Steps:
+        """Return the windows of ``context_length`` steps that end at rows ``ends`` [B], left-padded.
+
+        Padded places repeat nothing: their states, rewards and times are zero, their only eligible action is 0.
+        """
+        rows = ends[:, None] - np.arange(context_length - 1, -1, -1)  # [B, T]
+        valid = rows >= self.member_start[ends][:, None]
+        rows = np.where(valid, rows, 0)
+        eligible = self.eligible[rows]
+        eligible[~valid] = np.arange(eligible.shape[-1]) == 0
+        return Steps(
+            states=np.where(valid[..., None], self.states[rows], np.float32(0.0)),
+            actions=np.where(valid, self.actions[rows], 0),
+            rewards=np.where(valid[..., None], self.rewards[rows], np.float32(0.0)),
+            eligible=eligible,
+            times_ms=np.where(valid, self.times_ms[rows], 0),
+            valid=valid,
+        )
+
+    def rows_of(self, members: Ints) -> Ints:
+        """Return the rows of the given member positions (0..M-1), in order."""
+        parts = [np.arange(self.starts[m], self.starts[m + 1]) for m in members]
+        return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+
+
+def returns_to_go(rewards: NDArray[np.floating], starts: Ints, horizon: int, discount: float) -> tuple[Floats, Bools]:
+    """Return-to-go of every row and whether it is a training target.
+
+    R_t = sum over l = 0..H of discount^l r_{t+l}, per reward (paper, 4.1). A row whose look-ahead is cut off by
+    the end of its member's log, or meets a reward that is not known, has no full return: its R_t is NaN and
+    it is no target.
+
+    Parameters
+    ----------
+    rewards : [N, R], NaN where not known
+    starts : [M + 1] row where each member begins
+    horizon : H, in decisions
+    discount : gamma, in (0, 1]
+
+    Returns
+    -------
+    returns : float32 [N, R]
+    is_target : bool [N]
+    """
+    n = len(rewards)
+    ends = np.repeat(starts[1:], np.diff(starts))  # [N] one past the last row of the row's member
+    total = np.zeros(rewards.shape, dtype=np.float64)
+    rows = np.arange(n)
+    complete = rows + horizon < ends
+    for ahead in range(min(horizon, n - 1) + 1 if n else 0):
+        total[: n - ahead] += discount**ahead * rewards[ahead:]
+    is_target = complete & np.isfinite(total).all(axis=1)
+    total[~is_target] = np.nan
+    return total.astype(np.float32), is_target
+
+
+def split_members(members: int, validation_share: float, seed: int) -> tuple[Ints, Ints]:
+    """Split member positions at random into training and validation (members, not windows: paper, 6.1).
+
+    With two members or more, both parts hold at least one. Raises ValueError with fewer than two.
+    """
+    if members < 2:
+        raise ValueError(f"{members} member(s): at least 2 are needed to keep some apart for validation")
+    order = np.random.default_rng(seed).permutation(members)
+    held_out = min(max(round(members * validation_share), 1), members - 1)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])

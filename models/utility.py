@@ -1,0 +1,141 @@
+"""The utility model: the probability of each predicted reward (a click) for a candidate under each action.
+
+A small network on the member's and the candidate's features, one output per predicted reward and action but the
+safe one. Its scores rank the candidates, are part of the state, and are the predicted rewards (paper, section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from contracts.errors import LogError
+from models.batch import STATE_CLIP
+from models.steps import Bools, Floats, Ints
+
+HIDDEN = 32
+EPOCHS = 6
+BATCH = 1024
+LEARNING_RATE = 3e-3
+
+
+class UtilityModel(nn.Module):
+    """Scores [n, P, A - 1] of n candidates from their encoded features [n, F]; P may be 0."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, n_features: int, n_rewards: int, n_actions: int) -> None:
+        super().__init__()
+        self.n_features, self.n_rewards, self.n_actions = n_features, n_rewards, n_actions
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+        self.hidden = nn.Linear(n_features, HIDDEN)
+        self.out = nn.Linear(HIDDEN, n_rewards * (n_actions - 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [n, P, A - 1]."""
+        x = ((features - self.mean) / self.scale).clamp(-STATE_CLIP, STATE_CLIP)
+        logits: Tensor = self.out(F.gelu(self.hidden(x)))
+        return logits.view(-1, self.n_rewards, self.n_actions - 1)
+
+    @torch.inference_mode()
+    def score(self, features: Floats) -> Floats:
+        """Probabilities [n, P, A - 1] of features [n, F]."""
+        if self.n_rewards == 0:
+            return np.zeros((len(features), 0, self.n_actions - 1), dtype=np.float32)
+        scores: Floats = self(torch.from_numpy(np.ascontiguousarray(features, dtype=np.float32))).sigmoid().numpy()
+        return scores
+
+
+def rewards_of(scores: Floats, actions: Ints) -> Floats:
+    """Predicted rewards [n, P] of the actions taken [n], from scores [n, P, A - 1]; 0 for the safe action."""
+    padded = np.concatenate([np.zeros((*scores.shape[:2], 1), dtype=np.float32), scores], axis=2)
+    return np.take_along_axis(padded, actions[:, None, None], axis=2)[:, :, 0]
+
+
+def rank_candidates(scores: Floats, eligible: Bools) -> Floats:
+    """Rank value [n] of n candidates: the best expected predicted reward, summed over rewards, over eligible sends.
+
+    A candidate with nothing but the safe action ranks at 0; without predicted rewards every candidate does.
+    """
+    total = np.where(eligible[:, 1:], scores.sum(axis=1), 0.0)
+    best: Floats = total.max(axis=1, initial=0.0).astype(np.float32)
+    return best
+
+
+@dataclass(frozen=True)
+class UtilityReport:
+    """How the fit went on the rows it was fitted on, per predicted reward."""
+
+    log_loss: Floats  # [P]
+    base_log_loss: Floats  # [P] of the mean label per action
+    rows: int
+
+
+def fit_utility(
+    features: Floats, actions: Ints, labels: Floats, n_actions: int, reward_names: tuple[str, ...], seed: int
+) -> tuple[UtilityModel, UtilityReport]:
+    """Fit by logistic loss on the rows where something was sent and the label is known.
+
+    Parameters
+    ----------
+    features : [N, F] encoded member and candidate features
+    actions : [N] action taken
+    labels : [N, P] in [0, 1], NaN where not known
+
+    Raises LogError if a label lies outside [0, 1].
+    """
+    n_rewards = len(reward_names)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = UtilityModel(features.shape[1], n_rewards, n_actions)
+    for j, name in enumerate(reward_names):
+        known = labels[:, j][np.isfinite(labels[:, j])]
+        if len(known) and (known.min() < 0.0 or known.max() > 1.0):
+            raise LogError(
+                f"reward_{name} is of kind predicted: its log column is the label of a probability and must lie in "
+                f"[0, 1], found {known.min()}..{known.max()}; make it kind counter, or scale it"
+            )
+    rows = np.flatnonzero((actions > 0) & np.isfinite(labels).any(axis=1)) if n_rewards else np.empty(0, dtype=np.int64)
+    if len(rows) == 0:
+        return model, UtilityReport(np.zeros(n_rewards, np.float32), np.zeros(n_rewards, np.float32), 0)
+    x = torch.from_numpy(features[rows])
+    model.mean.copy_(x.mean(dim=0))
+    spread = x.std(dim=0, correction=0)
+    model.scale.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
+    chosen = torch.from_numpy(actions[rows] - 1)
+    target = torch.from_numpy(labels[rows].astype(np.float32))
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+    order = np.random.default_rng(seed)
+    for _ in range(EPOCHS):
+        for part in torch.split(torch.from_numpy(order.permutation(len(rows))), BATCH):
+            loss = _losses(model(x[part]), chosen[part], target[part]).sum()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    model.eval()
+    with torch.inference_mode():
+        fitted = _losses(model(x), chosen, target).numpy()
+        base = _losses(_base_rate_logits(chosen, target, n_actions), chosen, target).numpy()
+    return model, UtilityReport(fitted, base, len(rows))
+
+
+def _losses(logits: Tensor, chosen: Tensor, target: Tensor) -> Tensor:
+    """Mean logistic loss per reward [P] at the action taken, over known labels."""
+    at_action = logits.gather(2, chosen[:, None, None].expand(-1, logits.shape[1], 1))[:, :, 0]  # [n, P]
+    known = torch.isfinite(target)
+    loss = F.binary_cross_entropy_with_logits(at_action, target.nan_to_num(), reduction="none")
+    return torch.where(known, loss, 0.0).sum(dim=0) / known.sum(dim=0).clamp(min=1)
+
+
+def _base_rate_logits(chosen: Tensor, target: Tensor, n_actions: int) -> Tensor:
+    """Logits [n, P, A - 1] of the mean label per action: the baseline that knows nothing of the candidate."""
+    rates = torch.full((target.shape[1], n_actions - 1), 0.5)
+    for action in range(n_actions - 1):
+        rates[:, action] = target[chosen == action].nanmean(dim=0).nan_to_num(0.5)
+    return rates.clamp(1e-6, 1 - 1e-6).logit().expand(len(chosen), -1, -1)

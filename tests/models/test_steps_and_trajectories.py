@@ -1,0 +1,146 @@
+"""Steps, batches, windows and returns-to-go."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.batch import Normalization, build_batch
+from models.trajectories import Trajectories, returns_to_go, split_members
+from tests.models.problems import random_steps, two_arm_trajectories
+
+pytestmark = pytest.mark.unit
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5),
+    horizon=st.integers(0, 14),
+    discount=st.floats(0.1, 1.0),
+    seed=st.integers(0, 1000),
+    unknown=st.booleans(),
+)
+def test_returns_to_go_are_the_sum_as_the_paper_writes_it(
+    lengths: list[int], horizon: int, discount: float, seed: int, unknown: bool
+) -> None:
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    rewards = np.random.default_rng(seed).normal(size=(starts[-1], 2))
+    if unknown:
+        rewards[seed % len(rewards), 0] = np.nan
+    returns, is_target = returns_to_go(rewards, starts, horizon, discount)
+    for start, end in zip(starts[:-1], starts[1:], strict=True):
+        for t in range(start, end):
+            full = t + horizon < end and bool(np.isfinite(rewards[t : t + horizon + 1]).all())
+            assert is_target[t] == full
+            if full:
+                expected = sum(discount**ahead * rewards[t + ahead] for ahead in range(horizon + 1))
+                np.testing.assert_allclose(returns[t], expected, rtol=1e-5, atol=1e-5)
+            else:
+                assert np.isnan(returns[t]).all()
+
+
+def test_windows_stay_within_a_member_and_pad_on_the_left() -> None:
+    trajectories = two_arm_trajectories(members=3, length=5)
+    ends = np.arange(15)
+    windows = trajectories.windows(ends, 4)
+    for i, end in enumerate(ends):
+        known = min(end % 5 + 1, 4)
+        assert windows.valid[i].tolist() == [False] * (4 - known) + [True] * known
+        np.testing.assert_array_equal(windows.states[i, 4 - known :], trajectories.states[end - known + 1 : end + 1])
+
+
+def test_gaps_are_zero_at_the_start_and_for_a_clock_that_jumps_back() -> None:
+    steps = random_steps(1, 4)
+    steps = dataclasses.replace(
+        steps, valid=np.array([[False, True, True, True]]), times_ms=np.array([[99, 10_000, 4_000, 7_500]])
+    )
+    assert steps.gaps_s.tolist() == [[0.0, 0.0, 0.0, 3.5]]
+
+
+@pytest.mark.parametrize("field", ["states", "actions", "rewards", "eligible", "times_ms"])
+def test_a_wrong_shape_is_named(field: str) -> None:
+    steps = random_steps(3, 4)
+    with pytest.raises(ValueError, match=field):
+        dataclasses.replace(steps, **{field: getattr(steps, field)[:, :-1]})
+
+
+def test_padding_on_the_right_is_refused() -> None:
+    steps = random_steps(1, 3)
+    for valid in ([[True, True, False]], [[True, False, True]]):
+        with pytest.raises(ValueError, match="valid"):
+            dataclasses.replace(steps, valid=np.array(valid))
+
+
+def test_a_batch_of_another_width_is_named() -> None:
+    normalization = Normalization(*(np.ones(n, np.float32) for n in (4, 4, 2, 2, 2, 2)))
+    with pytest.raises(ValueError, match="states has 3 columns, the model was trained with 4"):
+        build_batch(random_steps(2, 4), normalization)
+
+
+def test_a_constant_feature_and_an_unknown_reward_become_zero_not_nan() -> None:
+    states = np.full((10, 3), 5.0, np.float32)
+    rewards = np.full((10, 2), np.nan, np.float32)
+    normalization = Normalization.fit(states, rewards, np.zeros((10, 2), np.float32))
+    steps = random_steps(2, 4)
+    steps = dataclasses.replace(
+        steps, rewards=np.full_like(steps.rewards, np.nan), states=np.full_like(steps.states, 5.0)
+    )
+    batch = build_batch(steps, normalization)
+    assert float(batch.states.abs().max()) == 0.0
+    assert float(batch.rewards.abs().max()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("states", np.float32(np.nan), "states"),
+        ("states", np.float32(np.inf), "states"),
+        ("rewards", np.float32(np.inf), "rewards"),
+        ("actions", 2, "actions"),
+        ("actions", -1, "actions"),
+    ],
+)
+def test_bad_numbers_are_named(field: str, value: object, named: str) -> None:
+    trajectories = two_arm_trajectories(2, 4)
+    broken = getattr(trajectories, field).copy()
+    broken[3] = value
+    with pytest.raises(ValueError, match=named):
+        dataclasses.replace(trajectories, **{field: broken})
+
+
+def test_an_action_that_was_not_eligible_is_named() -> None:
+    trajectories = two_arm_trajectories(2, 4)
+    eligible = trajectories.eligible.copy()
+    eligible[3, trajectories.actions[3]] = False
+    with pytest.raises(ValueError, match=r"actions\[3\]"):
+        dataclasses.replace(trajectories, eligible=eligible)
+
+
+@given(members=st.integers(2, 60), share=st.floats(0.01, 0.99), seed=st.integers(0, 99))
+def test_members_are_split_whole_and_neither_part_is_empty(members: int, share: float, seed: int) -> None:
+    train, validation = split_members(members, share, seed)
+    assert len(train) >= 1
+    assert len(validation) >= 1
+    assert sorted([*train, *validation]) == list(range(members))
+
+
+def test_one_member_cannot_be_split() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        split_members(1, 0.3, 0)
+
+
+def test_trajectories_of_no_member_are_allowed() -> None:
+    empty = Trajectories(
+        np.zeros((0, 2), np.float32),
+        np.zeros(0, np.int64),
+        np.zeros((0, 2), np.bool_),
+        np.zeros((0, 1), np.float32),
+        np.zeros(0, np.int64),
+        np.zeros(1, np.int64),
+    )
+    returns, is_target = returns_to_go(empty.rewards, empty.starts, 3, 0.9)
+    assert len(returns) == len(is_target) == 0
