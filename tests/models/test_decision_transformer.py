@@ -149,7 +149,7 @@ def test_gradients_are_finite_with_full_padding_but_the_last_step() -> None:
     (
         pinball_loss(out.quantiles, returns_like(steps), LEVELS, batch.valid)
         + action_loss(out.logits, batch.actions, batch.valid)
-    ).backward()
+    ).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in dt.parameters())
 
 
@@ -212,7 +212,7 @@ def test_every_parameter_is_trained(action_input: str, gate: bool) -> None:
     out = dt(batch, returns)
     (
         action_loss(out.logits, batch.actions, batch.valid) + pinball_loss(out.quantiles, returns, LEVELS, batch.valid)
-    ).backward()
+    ).backward()  # type: ignore[no-untyped-call]
     untrained = [name for name, p in dt.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert untrained == []
 

@@ -18,7 +18,7 @@ QUANTILES = np.array([0.0, 1.0, 4.0, 4.0, 10.0], np.float32)
 
 
 def at(level: float, quantiles: np.ndarray = QUANTILES) -> float:
-    return float(interpolate(quantiles, LEARNED, np.float64(level)))
+    return float(interpolate(quantiles, LEARNED, np.asarray(level)))
 
 
 @given(quantiles=rising)
@@ -46,7 +46,7 @@ def test_beyond_the_learned_levels_it_is_clamped() -> None:
 
 
 def test_a_single_learned_level_answers_every_level() -> None:
-    assert [float(interpolate(np.array([3.0], np.float32), (0.5,), np.float64(x))) for x in (0.1, 0.5, 0.9)] == [
+    assert [float(interpolate(np.array([3.0], np.float32), (0.5,), np.asarray(x))) for x in (0.1, 0.5, 0.9)] == [
         3.0
     ] * 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_returns_to_go_are_the_sum_as_the_paper_writes_it(
     if unknown:
         rewards[seed % len(rewards), 0] = np.nan
     returns, is_target = returns_to_go(rewards, starts, horizon, discount)
-    for start, end in zip(starts[:-1], starts[1:], strict=True):
+    for start, end in itertools.pairwise(starts.tolist()):
         for t in range(start, end):
             full = t + horizon < end and bool(np.isfinite(rewards[t : t + horizon + 1]).all())
             assert is_target[t] == full
@@ -47,7 +48,7 @@ def test_windows_stay_within_a_member_and_pad_on_the_left() -> None:
     trajectories = two_arm_trajectories(members=3, length=5)
     ends = np.arange(15)
     windows = trajectories.windows(ends, 4)
-    for i, end in enumerate(ends):
+    for i, end in enumerate(ends.tolist()):
         known = min(end % 5 + 1, 4)
         assert windows.valid[i].tolist() == [False] * (4 - known) + [True] * known
         np.testing.assert_array_equal(windows.states[i, 4 - known :], trajectories.states[end - known + 1 : end + 1])
