@@ -100,7 +100,7 @@ class Model:
     width: Annotated[int, Field(ge=8, le=4096, multiple_of=4)] = 64
     layers: Annotated[int, Field(ge=1, le=48)] = 2
     heads: Annotated[int, Field(ge=1, le=64)] = 4
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     action_input: Literal["state_return", "return"] = "state_return"
     """What the action head reads: [h_s ; h_R] or h_R alone (the paper's section 6.4.2)."""
     eligibility_gate: bool = True
@@ -125,7 +125,7 @@ class Training:
 
 @dataclass(frozen=True, config=_STRICT)
 class Exploration:
-    """Epsilon-greedy exploration while serving: in a share of cycles, chosen by hash."""
+    """Epsilon-greedy exploration while serving, for a share of the members, chosen by hash."""
 
     epsilon: Share = 0.0
     share: Share = 0.0
@@ -347,6 +347,12 @@ def _inconsistencies(spec: Spec) -> Iterable[str]:
     for category in spec.state.categories:
         if category not in spec.state.candidate:
             yield f"state.categories.{category}: no such candidate feature{nearest(category, spec.state.candidate)}"
+    owners: dict[str, str] = dict.fromkeys(spec.state.candidate, "state.candidate")
+    for table_name, table in spec.state.tables.items():
+        for feature in table.features:
+            if feature in owners:
+                yield f"state.tables.{table_name}.features: duplicate name {feature}, also in {owners[feature]}"
+            owners[feature] = f"state.tables.{table_name}"
     groups = ("default", "state", "rewards", "scores")
     for group in spec.state.storage:
         if group not in groups:

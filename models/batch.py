@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.steps import Floats, Steps
 
-STATE_CLIP = 10.0  # standard deviations; an outlier beyond says no more than "very large"
+CLIP = 10.0  # standard deviations; an outlier beyond says no more than "very large"
 GAP_SCALE = 10.0  # log1p of a day in seconds is 11.4, so that gaps come out near 1
 
 
@@ -76,7 +76,7 @@ class Batch:
 def build_batch(steps: Steps, normalization: Normalization) -> Batch:
     """Normalise ``steps`` and turn them into tensors.
 
-    States are standardised and clipped to +-10, unknown rewards count as average (0), gaps become
+    States and rewards are standardised and clipped to +-10, unknown rewards count as average (0), gaps become
     log(1 + seconds) / 10. Raises ValueError naming the field if S or R differ from the normalization's.
     """
     for name, size in (("states", len(normalization.state_mean)), ("rewards", len(normalization.reward_mean))):
@@ -87,9 +87,9 @@ def build_batch(steps: Steps, normalization: Normalization) -> Batch:
     states = (steps.states - normalization.state_mean) / normalization.state_scale
     rewards = (steps.rewards - normalization.reward_mean) / normalization.reward_scale
     return Batch(
-        states=_tensor(np.where(valid, np.clip(states, -STATE_CLIP, STATE_CLIP), 0.0)),
+        states=_tensor(np.where(valid, np.clip(states, -CLIP, CLIP), 0.0)),
         actions=torch.from_numpy(np.where(steps.valid, steps.actions, 0)),
-        rewards=_tensor(np.where(valid & np.isfinite(rewards), rewards, 0.0)),
+        rewards=_tensor(np.where(valid & np.isfinite(rewards), np.clip(rewards, -CLIP, CLIP), 0.0)),
         eligible=torch.from_numpy(np.where(valid, steps.eligible, False)),
         gaps=_tensor(np.log1p(steps.gaps_s) / GAP_SCALE),
         valid=torch.from_numpy(steps.valid),

@@ -35,7 +35,7 @@ class DecisionTransformerConfig:
     width: int = 64
     layers: int = 2
     heads: int = 4
-    dropout: float = 0.1
+    dropout: float = 0.0
     action_input: Literal["state_return", "return"] = "state_return"
     eligibility_gate: bool = True
 

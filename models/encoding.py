@@ -72,7 +72,7 @@ class StateEncoder:
         absent = [name for name in self.features if name not in position]
         if absent:
             raise LogError(f"features {absent} are in the model but not among those read: {list(names)}")
-        picked = values[:, [position[name] for name in self.features]].astype(np.float32)
+        picked = to_float32(values[:, [position[name] for name in self.features]])
         fill = np.asarray([self.missing[name] for name in self.features], dtype=np.float32)
         return np.where(np.isfinite(picked), picked, fill).astype(np.float32)
 
@@ -85,7 +85,7 @@ class StateEncoder:
                 known = np.asarray(self.categories[name], dtype=object)
                 parts.append((values[:, None] == known[None, :]).astype(np.float32).reshape(n, len(known)))
             else:
-                number = values.astype(np.float32)
+                number = to_float32(values)
                 parts.append(np.where(np.isfinite(number), number, self.missing[name]).astype(np.float32)[:, None])
         return np.concatenate(parts, axis=1) if parts else np.zeros((n, 0), dtype=np.float32)
 
@@ -103,3 +103,10 @@ class StateEncoder:
             missing=dict(document["missing"]),
             scores=tuple(document["scores"]),
         )
+
+
+def to_float32(values: NDArray[np.floating]) -> Floats:
+    """Cast to float32; what lies beyond its range becomes its largest number, not infinity. NaN stays."""
+    largest = np.finfo(np.float32).max
+    clipped: Floats = np.clip(values, -largest, largest).astype(np.float32)
+    return clipped

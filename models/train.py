@@ -17,7 +17,7 @@ from models.artifact import config_of, save_artifact
 from models.evaluation import Evaluation, evaluate
 from models.training import Progress as FitProgress
 from models.training import TrainingConfig, fit
-from models.training_data import TrainingData, load_training_data
+from models.training_data import TrainingData, prepare, read_decision_table
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ def train(spec: Spec, workspace: Workspace, console: Console) -> TrainingResult:
 
     Shows a progress bar. Raises LogError where the log is too short for the spec's horizon.
     """
-    data = load_training_data(workspace.training_set, spec)
     config = TrainingConfig(
         horizon=spec.horizon,
         discount=spec.discount,
@@ -47,7 +46,9 @@ def train(spec: Spec, workspace: Workspace, console: Console) -> TrainingResult:
         seed=spec.training.seed,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    table = read_decision_table(workspace.training_set, spec)
     try:
+        data = prepare(table, spec)
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("training", total=None)
 
@@ -68,11 +69,20 @@ def train(spec: Spec, workspace: Workspace, console: Console) -> TrainingResult:
             spec.horizon,
             spec.discount,
         )
+    except LogError:
+        raise
     except ValueError as error:
         raise LogError(f"{workspace.log}: {error}") from error
     metrics = {**evaluation.to_json(), "utility": _utility_metrics(data, spec)}
     place = save_artifact(
-        workspace.artifacts, spec, policy, data.utility, data.encoder, data.service_features, metrics, data.fingerprint
+        workspace.artifacts,
+        spec,
+        policy,
+        data.utility,
+        data.encoder,
+        table.service_features,
+        metrics,
+        table.fingerprint,
     )
     return TrainingResult(place, evaluation, metrics)
 

@@ -1,10 +1,10 @@
-"""From the training set's Parquet parts to encoded trajectories and a fitted utility model."""
+"""From the training set's Parquet parts to a fitted utility model and encoded trajectories."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,32 +17,75 @@ from numpy.typing import NDArray
 
 from contracts.errors import LogError
 from contracts.spec import Spec
-from models.encoding import StateEncoder
-from models.steps import Floats, Ints
+from models.encoding import StateEncoder, to_float32
+from models.steps import Bools, Floats, Ints
 from models.trajectories import Trajectories, split_members
 from models.utility import UtilityModel, UtilityReport, fit_utility, rewards_of
+
+
+@dataclass(frozen=True)
+class DecisionTable:
+    """A joined log as arrays: N decisions of M members, members one after the other, each in order of time."""
+
+    service_features: tuple[str, ...]
+    member_ids: tuple[str, ...]  # [M]
+    starts: Ints  # [M + 1]
+    features: Floats  # [N, F] in the service's order, NaN where missing
+    candidate: Mapping[str, NDArray[Any]]  # each [N], numbers or text
+    actions: Ints  # [N]
+    eligible: Bools  # [N, A]
+    rewards: Floats  # [N, R] as logged, NaN where not known
+    times_ms: Ints  # [N]
+    fingerprint: str
+    """SHA-256 of the files."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
     """Everything a fit needs, and what a server must know to build the same states."""
 
+    table: DecisionTable
     trajectories: Trajectories
-    service_features: tuple[str, ...]
-    member_ids: tuple[str, ...]  # [M]
     train_members: Ints
     validation_members: Ints
     encoder: StateEncoder
     utility: UtilityModel
     utility_report: UtilityReport
-    fingerprint: str
 
 
-def load_training_data(folder: Path, spec: Spec) -> TrainingData:
-    """Read ``part-*.parquet`` in ``folder`` and encode it; the utility model sees training members only.
+def prepare(table: DecisionTable, spec: Spec) -> TrainingData:
+    """Split members, fit encoder and utility model on the training ones, and encode everything.
 
-    ``features.json`` beside the parts lists the feature service's features in its order.
-    Raises LogError where the folder is empty or a column is missing.
+    Raises ValueError with fewer than two members, LogError where labels or categories do not fit the spec.
+    """
+    train, validation = split_members(len(table.member_ids), spec.training.validation_share, spec.training.seed)
+    encoder = StateEncoder.fit(spec, table.service_features, table.candidate)
+    rows = np.concatenate([np.arange(table.starts[m], table.starts[m + 1]) for m in train])
+    utility, report = fit_utility(
+        _base(table, encoder)[rows],
+        table.actions[rows],
+        table.rewards[rows][:, _predicted(spec)],
+        len(spec.actions),
+        spec.predicted_rewards,
+        spec.training.seed,
+    )
+    return TrainingData(table, encode(table, spec, encoder, utility), train, validation, encoder, utility, report)
+
+
+def encode(table: DecisionTable, spec: Spec, encoder: StateEncoder, utility: UtilityModel) -> Trajectories:
+    """Turn a table into trajectories: states with their scores, predicted rewards in the place of their labels."""
+    base = _base(table, encoder)
+    scores = utility.score(base)
+    rewards = table.rewards.copy()
+    rewards[:, _predicted(spec)] = rewards_of(scores, table.actions)
+    states = np.concatenate([base, scores.reshape(len(base), -1)], axis=1)
+    return Trajectories(states, table.actions, table.eligible, rewards, table.times_ms, table.starts)
+
+
+def read_decision_table(folder: Path, spec: Spec) -> DecisionTable:
+    """Read the training set in ``folder``: ``part-*.parquet``, and ``features.json`` with the service's features.
+
+    Raises LogError where the folder is empty, a file is torn, or a column is missing.
     """
     parts = sorted(folder.glob("part-*.parquet"))
     listing = folder / "features.json"
@@ -52,43 +95,31 @@ def load_training_data(folder: Path, spec: Spec) -> TrainingData:
         )
     service_features = tuple(json.loads(listing.read_text(encoding="utf-8")))
     columns = _needed_columns(spec, service_features)
-    tables = [_read(part, columns) for part in parts]
-    table = pa.concat_tables(tables, promote_options="permissive")
+    table = pa.concat_tables([_read(part, columns) for part in parts], promote_options="permissive")
     table = table.sort_by([("member_id", "ascending"), ("decided_at", "ascending")])
     member_ids, starts = _members(table)
-    train, validation = split_members(len(member_ids), spec.training.validation_share, spec.training.seed)
-    actions = _indices(table, spec)
-    features = _matrix(table, service_features)
-    candidate = {name: _candidate(table[name]) for name in spec.state.candidate}
-    encoder = StateEncoder.fit(spec, service_features, candidate)
-    base = np.concatenate(
-        [encoder.encode_features(service_features, features), encoder.encode_candidates(candidate, len(actions))],
-        axis=1,
-    )
-    rewards = _matrix(table, [f"reward_{name}" for name in spec.reward_names])
-    predicted = [spec.reward_names.index(name) for name in spec.predicted_rewards]
-    train_rows = np.concatenate([np.arange(starts[m], starts[m + 1]) for m in train])
-    utility, report = fit_utility(
-        base[train_rows],
-        actions[train_rows],
-        rewards[train_rows][:, predicted],
-        len(spec.actions),
-        spec.predicted_rewards,
-        spec.training.seed,
-    )
-    scores = utility.score(base)
-    rewards[:, predicted] = rewards_of(scores, actions)
-    trajectories = Trajectories(
-        states=np.concatenate([base, scores.reshape(len(base), -1)], axis=1),
-        actions=actions,
-        eligible=_eligible(table["eligible"], spec),
-        rewards=rewards,
-        times_ms=table["decided_at"].cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64()).to_numpy(),
+    return DecisionTable(
+        service_features=service_features,
+        member_ids=member_ids,
         starts=starts,
+        features=_matrix(table, service_features),
+        candidate={name: _candidate(table[name]) for name in spec.state.candidate},
+        actions=_indices(table, spec),
+        eligible=_eligible(table["eligible"], spec),
+        rewards=_matrix(table, [f"reward_{name}" for name in spec.reward_names]),
+        times_ms=table["decided_at"].cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64()).to_numpy(),
+        fingerprint=_fingerprint(parts),
     )
-    return TrainingData(
-        trajectories, service_features, member_ids, train, validation, encoder, utility, report, _fingerprint(parts)
-    )
+
+
+def _base(table: DecisionTable, encoder: StateEncoder) -> Floats:
+    """State columns without scores: [N, features + candidate columns]."""
+    features = encoder.encode_features(table.service_features, table.features)
+    return np.concatenate([features, encoder.encode_candidates(table.candidate, len(features))], axis=1)
+
+
+def _predicted(spec: Spec) -> list[int]:
+    return [spec.reward_names.index(name) for name in spec.predicted_rewards]
 
 
 def _needed_columns(spec: Spec, service_features: Sequence[str]) -> list[str]:
@@ -137,7 +168,7 @@ def _matrix(table: pa.Table, names: Sequence[str]) -> Floats:
     """Columns as float32 [N, len(names)], NaN where null."""
     matrix = np.empty((table.num_rows, len(names)), dtype=np.float32)
     for j, name in enumerate(names):
-        matrix[:, j] = table[name].cast(pa.float64()).to_numpy()
+        matrix[:, j] = to_float32(table[name].cast(pa.float64()).to_numpy())
     return matrix
 
 

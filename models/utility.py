@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from contracts.errors import LogError
-from models.batch import STATE_CLIP
+from models.batch import CLIP
 from models.steps import Bools, Floats, Ints
 
 HIDDEN = 32
@@ -39,7 +39,7 @@ class UtilityModel(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits [n, P, A - 1]."""
-        x = ((features - self.mean) / self.scale).clamp(-STATE_CLIP, STATE_CLIP)
+        x = ((features - self.mean) / self.scale).clamp(-CLIP, CLIP)
         logits: Tensor = self.out(F.gelu(self.hidden(x)))
         return logits.view(-1, self.n_rewards, self.n_actions - 1)
 
