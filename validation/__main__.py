@@ -9,14 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from contracts.errors import PacerError
 from contracts.settings import load_settings
 from contracts.spec import load_spec
 from validation.context import data_docs_index
 from validation.gate import validate
-from validation.report import GateReport
 
 
 def main() -> int:
@@ -42,7 +40,7 @@ def main() -> int:
     except PacerError as error:
         console.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 1
-    show_report(report, console)
+    report.show(console)
     summary = {
         "validation": "passed" if report.passed else "failed",
         "tables": len(report.tables),
@@ -60,30 +58,6 @@ def find_docs(index: Path, spec: Path) -> Path:
     if not index.is_file():
         raise PacerError(f"{index}: no Data Docs yet; write them with `python -m validation all --spec {spec}`")
     return index
-
-
-def show_report(report: GateReport, console: Console) -> None:
-    """Print the failures as a table, critical ones first, then the outcome and where the Data Docs are."""
-    if report.failed:
-        table = Table("severity", "table", "column", "rule", "rows", "first found")
-        for failure in (*report.critical, *report.warnings):
-            found = [f"row {row}: {value}" for row, value in zip(failure.rows, failure.values, strict=False)]
-            table.add_row(
-                f"[{'red' if failure in report.critical else 'yellow'}]{failure.severity}[/]",
-                escape(failure.table),
-                escape(failure.column),
-                escape(failure.rule),
-                "" if failure.unexpected_count is None else f"{failure.unexpected_count:,}",
-                escape("\n".join((found or list(failure.values))[:3])),
-            )
-        console.print(table)
-    outcome = "[green]passed[/]" if report.passed else "[red]failed[/]"
-    console.print(
-        f"validation {outcome}: {report.expectations} expectations on {len(report.tables)} tables, "
-        f"{len(report.critical)} critical failures, {len(report.warnings)} warnings",
-        highlight=False,
-    )
-    console.print(f"Data Docs: {escape(str(report.docs))}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

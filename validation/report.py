@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
 from contracts.errors import GateError
 
 CRITICAL = "critical"
@@ -77,3 +81,26 @@ class GateReport:
         lines += [f"  {failure}" for failure in self.critical]
         lines += [f"rows count from 1 in each table's file; Data Docs: {self.docs}"]
         raise GateError("\n".join(lines))
+
+    def show(self, console: Console) -> None:
+        """Print the failures as a table, critical ones first, then the outcome and where the Data Docs are."""
+        if self.failed:
+            table = Table("severity", "table", "column", "rule", "rows", "first found")
+            for failure in (*self.critical, *self.warnings):
+                found = [f"row {row}: {value}" for row, value in zip(failure.rows, failure.values, strict=False)]
+                table.add_row(
+                    f"[{'red' if failure in self.critical else 'yellow'}]{failure.severity}[/]",
+                    escape(failure.table),
+                    escape(failure.column),
+                    escape(failure.rule),
+                    "" if failure.unexpected_count is None else f"{failure.unexpected_count:,}",
+                    escape("\n".join((found or list(failure.values))[:3])),
+                )
+            console.print(table)
+        outcome = "[green]passed[/]" if self.passed else "[red]failed[/]"
+        console.print(
+            f"validation {outcome}: {self.expectations} expectations on {len(self.tables)} tables, "
+            f"{len(self.critical)} critical failures, {len(self.warnings)} warnings",
+            highlight=False,
+        )
+        console.print(f"Data Docs: {escape(str(self.docs))}", highlight=False, soft_wrap=True)

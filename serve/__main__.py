@@ -1,0 +1,115 @@
+"""``python -m serve``: see to the servers, deploy a model, ask it for decisions."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from contracts.errors import PacerError, RequestError
+from contracts.settings import Settings, find_redis_url, load_settings
+from contracts.spec import load_spec
+from serve import process, redis_server, torchserve
+from serve.archive import deployed_archives, pack
+from serve.client import Client
+from serve.lock import run_lock
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code, 1 with a message where something is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options, load_settings())
+    except PacerError as error:
+        print(f"serve {options.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serve", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("down", help="stop TorchServe and the embedded Redis")
+    commands.add_parser("status", help="show which servers run, and where")
+    archive = commands.add_parser("archive", help="pack a model artifact as the spec's archive")
+    deploy = commands.add_parser("deploy", help="archive, then restart TorchServe with every tenant's archive")
+    decide = commands.add_parser("decide", help="send one request and print the reply")
+    for command in (archive, deploy, decide):
+        command.add_argument("--spec", type=Path, required=True, help="the deployment's YAML file")
+    for command in (archive, deploy):
+        command.add_argument("--artifact", type=Path, help="artifact folder (default: the newest of the spec)")
+    decide.add_argument("request", help="a JSON file, or - for standard input")
+    return parser
+
+
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    if options.command == "status":
+        _status(settings)
+    elif options.command == "down":
+        with run_lock(settings.run_dir):
+            _down(settings)
+    else:
+        tenant = load_spec(options.spec).name
+        if options.command == "decide":
+            _decide(settings, tenant, options.request)
+        elif options.command == "archive":
+            print(_archive(settings, tenant, options.artifact))
+        else:
+            with run_lock(settings.run_dir):
+                _deploy(settings, tenant, options.artifact)
+    return 0
+
+
+def _down(settings: Settings) -> None:
+    for name, stopped in (
+        ("TorchServe", torchserve.stop_torchserve(settings)),
+        ("Redis", redis_server.stop_redis(settings)),
+    ):
+        print(f"{name}: {'stopped' if stopped else 'did not run'}")
+
+
+def _status(settings: Settings) -> None:
+    for name in (redis_server.NAME, torchserve.NAME):
+        record = process.read_record(settings.run_dir, name)
+        if record is not None:
+            details = "".join(f"  {key}={value}" for key, value in record.details.items())
+            print(f"{name}: up  {record.url}  pid={record.identity.pid}{details}")
+        elif name == redis_server.NAME and settings.redis_url is not None:
+            print(f"{name}: REDIS_URL is set")
+        else:
+            print(f"{name}: down")
+
+
+def _archive(settings: Settings, tenant: str, artifact: Path | None) -> Path:
+    from models.artifact import newest_artifact
+
+    workspace = settings.workspace(tenant)
+    chosen = artifact or newest_artifact(workspace.artifacts)
+    return pack(chosen, tenant, chosen.resolve().name, workspace.archives)
+
+
+def _deploy(settings: Settings, tenant: str, artifact: Path | None) -> None:
+    find_redis_url(settings)
+    print(_archive(settings, tenant, artifact))
+    archives = deployed_archives(settings)
+    server = torchserve.start_torchserve(settings, archives, die_with_parent=False)
+    for name in archives:
+        server.wait_ready(name)
+        print(f"{name}: ready at {server.url}/predictions/{name}")
+
+
+def _decide(settings: Settings, tenant: str, source: str) -> None:
+    try:
+        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+        body = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise RequestError(source, f"is no JSON file: {error}") from error
+    if not isinstance(body, dict):
+        raise RequestError(source, f"a request is a JSON object, this is {type(body).__name__}")
+    with Client.from_settings(settings) as client:
+        print(json.dumps(client.decide(tenant, body), indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

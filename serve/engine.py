@@ -1,0 +1,369 @@
+"""The decision engine: requests in, decisions out, the ring and the outbox written. Knows nothing of TorchServe.
+
+One batch: parse -> [features of all members | rings of all members], each in one round trip and under its deadline
+-> candidates -> model -> append of entry and log row -> reply. DESIGN, section 3.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.api import Candidate, DecisionRequest, Rejection, Reply, encode, parse_body, parse_items
+from contracts.attribution import penalties
+from contracts.errors import PacerError, RequestError, SpecError, StoreError
+from contracts.settings import Settings, find_redis_url
+from contracts.spec import Spec
+from models.artifact import Artifact, load_artifact
+from models.encoding import to_float32
+from models.prompts import make_prompts
+from models.steps import Floats
+from models.utility import rewards_of
+from sequence_store.entry import Entry
+from sequence_store.redis_ring import RedisRingStore
+from sequence_store.ring import Append, AppendOutcome, Ring, RingStore, Version
+from serve import answers as answers_of
+from serve.answers import Answer
+from serve.candidates import TopCandidates, pick_candidates
+from serve.exploration import choose_action
+from serve.history import HistoryReader, bitmask, known_rewards, layout_of
+from serve.log_rows import log_row
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 8
+"""How often one item is decided anew when another caller's append for the member came first."""
+READ_THREADS = 8
+DAY_MS = 86_400_000
+
+Result = TypeVar("Result")
+
+
+class FeatureReader(Protocol):
+    """What the engine asks of the feature store (feature_repo.online_reader)."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """All features of the service, in its order."""
+
+    def read(self, member_ids: Sequence[str], at_ms: Sequence[int]) -> OnlineValues:
+        """Read all members in one round trip; raises StoreError."""
+
+
+class OnlineValues(Protocol):
+    """Feature values of n members, NaN where missing or stale."""
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Array [n, F]."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What both stores said of one batch of members."""
+
+    features: NDArray[np.float64]  # [B, F]
+    rings: list[Ring]
+
+
+class Engine:
+    """Decides for one artifact. Safe to call from one thread at a time; many engines may share the stores."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        features: FeatureReader,
+        rings: RingStore,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        absent = [name for name in artifact.service_features if name not in features.feature_names]
+        if absent:
+            raise SpecError(
+                f"feature service {artifact.spec.state.feature_service!r} no longer has {absent}, which "
+                f"{artifact.name} was trained with: train and deploy anew"
+            )
+        self.artifact = artifact
+        self.spec: Spec = artifact.spec
+        self._features, self._rings, self._now_ms = features, rings, now_ms
+        self._history = HistoryReader(artifact)
+        self._layout = layout_of(artifact)
+        self._text_features = frozenset(artifact.encoder.categories)
+        self._column = {name: i for i, name in enumerate(features.feature_names)}
+        self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
+
+    @classmethod
+    def open(cls, folder: Path, settings: Settings) -> Engine:
+        """Open the artifact in ``folder`` on the feature store and the Redis that ``settings`` name.
+
+        Raises ArtifactError, SpecError, ServerError. A Redis that is down is no error: decisions fall back until
+        it is there.
+        """
+        # Feast takes seconds to import, which tests of the engine alone need not pay.
+        from feature_repo.online_reader import OnlineReader
+
+        artifact = load_artifact(folder)
+        spec = artifact.spec
+        features = OnlineReader.open(spec.state.feature_service, settings)
+        rings = RedisRingStore(
+            find_redis_url(settings),
+            tenant=spec.name,
+            layout=layout_of(artifact),
+            capacity=spec.ring.capacity,
+            ttl_days=spec.ring.ttl_days,
+        )
+        engine = cls(artifact, features, rings)
+        engine.warm_up()
+        return engine
+
+    def warm_up(self) -> None:
+        """Read and compute once for a member who is not there, writing nothing: the first caller shall not wait."""
+        probe = DecisionRequest("\x00warm-up", "warm-up", (), self._now_ms(), self.spec.prompt)
+        try:
+            read = Read(
+                self._features.read([probe.member_id], [probe.at_ms]).values,
+                self._rings.read([probe.member_id], [probe.at_ms]),
+            )
+        except StoreError as error:
+            logger.warning("warm-up without stores: %s", error)
+            return
+        n = len(self.artifact.encoder.columns)
+        steps = self._history.steps(
+            read.rings,
+            np.zeros((1, n), np.float32),
+            np.ones((1, len(self.spec.actions)), np.bool_),
+            [probe.at_ms],
+            self._counters(read.features),
+        )
+        self.artifact.policy.act(steps, make_prompts(self.spec.reward_names, [self.spec.prompt]))
+
+    def answer(self, bodies: Sequence[bytes | str | object]) -> list[Reply]:
+        """Answer HTTP bodies, one Reply each; the items of all of them share the round trips. Never raises."""
+        parsed: list[list[DecisionRequest | Rejection] | Reply] = []
+        now = self._now_ms()
+        for body in bodies:
+            try:
+                parsed.append(parse_items(parse_body(body), self.spec, now, self._text_features))
+            except RequestError as error:
+                parsed.append(answers_of.error(400, error.field, error.reason))
+        requests = [
+            item for items in parsed if isinstance(items, list) for item in items if isinstance(item, DecisionRequest)
+        ]
+        try:
+            answers = iter(self.decide(requests))
+
+            def reply(items: list[DecisionRequest | Rejection]) -> Reply:
+                decisions = [
+                    next(answers) if isinstance(item, DecisionRequest) else answers_of.rejected(item) for item in items
+                ]
+                return Reply(200, encode({"decisions": decisions}))
+
+            return [reply(items) if isinstance(items, list) else items for items in parsed]
+        except Exception:
+            logger.exception("a batch of %d items failed", len(requests))
+            failed = answers_of.error(
+                500, "server", "internal error; the log has it. Ask again under the same cycle_id"
+            )
+            return [failed if isinstance(items, list) else items for items in parsed]
+
+    def decide(self, requests: Sequence[DecisionRequest]) -> list[Answer]:
+        """Decide every request; answers in the same order, as DESIGN 4.4 writes them.
+
+        Two requests for one member (of two callers in one batch) are decided one after the other.
+        """
+        answers: list[Answer | None] = [None] * len(requests)
+        waiting = list(range(len(requests)))
+        attempts = 0
+        while waiting:
+            turn, later = _one_a_member(requests, waiting)
+            refused = self._decide_turn(requests, turn, answers)
+            attempts = attempts + 1 if refused else 0
+            if attempts >= ATTEMPTS:
+                for i in refused:
+                    answers[i] = answers_of.fallback(
+                        self.artifact, requests[i], f"lost {ATTEMPTS} races against other callers for this member"
+                    )
+                refused, attempts = [], 0
+            waiting = sorted(refused + later)
+        return [answer for answer in answers if answer is not None]
+
+    def _decide_turn(
+        self, requests: Sequence[DecisionRequest], turn: Sequence[int], answers: list[Answer | None]
+    ) -> list[int]:
+        """Decide requests of distinct members; fill ``answers``; return those refused by the compare-and-set."""
+        batch = [requests[i] for i in turn]
+        try:
+            read = self._read(batch)
+        except StoreError as error:
+            for i in turn:
+                answers[i] = answers_of.fallback(self.artifact, requests[i], str(error))
+            return []
+        open_: list[int] = []
+        for row, i in enumerate(turn):
+            entry = read.rings[row].cycle(requests[i].cycle_id)
+            if entry is not None:
+                answers[i] = answers_of.replayed(requests[i], entry)
+            else:
+                open_.append(row)
+        if not open_:
+            return []
+        fresh = [batch[row] for row in open_]
+        kept = Read(read.features[open_], [read.rings[row] for row in open_])
+        decided, appends = self._compute(fresh, kept)
+        refused: list[int] = []
+        for row, answer, outcome in zip(open_, decided, self._append(appends), strict=True):
+            i = turn[row]
+            if outcome is AppendOutcome.APPENDED:
+                answers[i] = answer
+            elif outcome is AppendOutcome.CONFLICT:
+                refused.append(i)
+            else:
+                answers[i] = self._read_back(requests[i], outcome)
+        return refused
+
+    def _read(self, batch: Sequence[DecisionRequest]) -> Read:
+        """Read features and rings of all members side by side, each under its deadline. Raises StoreError."""
+        members, times = [request.member_id for request in batch], [request.at_ms for request in batch]
+        started = time.monotonic()
+        features = self._pool.submit(self._features.read, members, times)
+        rings = self._pool.submit(self._rings.read, members, times)
+        deadlines = self.spec.deadlines_ms
+        values = _within(features, "features", deadlines.features, started).values
+        return Read(values, _within(rings, "rings", deadlines.rings, started))
+
+    def _compute(self, batch: Sequence[DecisionRequest], read: Read) -> tuple[list[Answer], list[Append]]:
+        """Score, decide and build entries for a batch whose reads are there."""
+        artifact = self.artifact
+        features = artifact.encoder.encode_features(tuple(self._column), read.features)
+        capped = np.asarray([self._at_cap(request, ring) for request, ring in zip(batch, read.rings, strict=True)])
+        top = pick_candidates(artifact, batch, features, capped)
+        counters = self._counters(read.features)
+        steps = self._history.steps(read.rings, top.states, top.eligible, [r.at_ms for r in batch], counters)
+        prompts = make_prompts(self.spec.reward_names, [request.prompt for request in batch])
+        decisions = artifact.policy.act(steps, prompts)
+        taken = [
+            choose_action(self.spec, request.member_id, request.cycle_id, decisions.probabilities[i], top.eligible[i])
+            for i, request in enumerate(batch)
+        ]
+        actions = np.asarray([action for action, _ in taken])
+        rewards = self._known_rewards(actions, top, read.features)
+        answers, appends = [], []
+        for i, request in enumerate(batch):
+            action, propensity = taken[i]
+            candidate = request.candidates[int(top.chosen[i])]
+            floats = {
+                **self._split_state(top.states[i]),
+                "rewards": rewards[i],
+                "counters": counters[i],
+                "probabilities": decisions.probabilities[i],
+            }
+            eligible = np.flatnonzero(top.eligible[i]).tolist()
+            entry = self._entry(request, candidate, read.rings[i].version, action, eligible, floats)
+            history_used = int(steps.valid[i].sum()) - 1
+            answers.append(answers_of.decided(artifact, request, entry, decisions, i, history_used))
+            row = log_row(self.spec, request, candidate, entry, propensity)
+            appends.append(Append(request.member_id, read.rings[i].version, entry, row))
+        return answers, appends
+
+    def _append(self, appends: Sequence[Append]) -> Sequence[AppendOutcome | StoreError]:
+        try:
+            return self._rings.append(appends)
+        except StoreError as error:
+            return [error] * len(appends)
+
+    def _read_back(self, request: DecisionRequest, error: StoreError) -> Answer:
+        """Settle an append whose outcome is unknown: the ring says whether it happened."""
+        try:
+            ring = self._rings.read([request.member_id], [request.at_ms])[0]
+        except StoreError:
+            return answers_of.fallback(self.artifact, request, f"outcome of the append unknown: {error}")
+        entry = ring.cycle(request.cycle_id)
+        return (
+            answers_of.fallback(self.artifact, request, str(error))
+            if entry is None
+            else answers_of.replayed(request, entry)
+        )
+
+    def _at_cap(self, request: DecisionRequest, ring: Ring) -> bool:
+        cap = self.spec.limits.sends_per_day
+        if cap is None:
+            return False
+        since = request.at_ms - DAY_MS
+        sends = sum(entry.action != 0 and since < entry.at_ms for entry in ring.entries)
+        return sends >= cap
+
+    def _counters(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        return features[:, [self._column[name] for name in self.spec.counter_features]]
+
+    def _known_rewards(
+        self, actions: NDArray[np.int64], top: TopCandidates, features: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Rewards known at the decision, [B, known rewards]: predicted ones and penalties."""
+        predicted = dict(zip(self.spec.predicted_rewards, rewards_of(top.scores, actions).T, strict=True))
+        columns = []
+        for name in known_rewards(self.spec):
+            if name in predicted:
+                columns.append(predicted[name])
+                continue
+            grows_with = self.spec.rewards[name].grows_with
+            values = None
+            if grows_with is not None:
+                values = features[:, self._column[grows_with]]
+                values = np.where(np.isfinite(values), values, self.spec.state.missing_value(grows_with))
+            columns.append(to_float32(penalties(self.spec, name, actions, values)))
+        return np.stack(columns, axis=1) if columns else np.zeros((len(actions), 0), np.float32)
+
+    def _split_state(self, state: Floats) -> dict[str, Floats]:
+        base = len(state) - len(self.artifact.encoder.scores)
+        return {"state": state[:base], "scores": state[base:]}
+
+    def _entry(
+        self,
+        request: DecisionRequest,
+        candidate: Candidate,
+        version: Version,
+        action: int,
+        eligible: Sequence[int],
+        floats: Mapping[str, NDArray[np.floating]],
+    ) -> Entry:
+        return Entry(
+            floats=floats,
+            at_ms=request.at_ms,
+            action=action,
+            eligible=bitmask(eligible),
+            sequence=version.count,
+            mask_key=self.spec.ring.mask_key,
+            cycle_id=request.cycle_id,
+            notification_id=candidate.notification_id,
+            model=self.artifact.name,
+            layout=self._layout,
+        )
+
+
+def _one_a_member(requests: Sequence[DecisionRequest], waiting: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Split indices into the first of each member, and the rest."""
+    seen: set[str] = set()
+    turn: list[int] = []
+    later: list[int] = []
+    for i in waiting:
+        (later if requests[i].member_id in seen else turn).append(i)
+        seen.add(requests[i].member_id)
+    return turn, later
+
+
+def _within(future: Future[Result], what: str, deadline_ms: float, started: float) -> Result:
+    """Wait for a read until its deadline. Raises StoreError naming the deadline, or the store's own."""
+    try:
+        return future.result(timeout=max(0.0, started + deadline_ms / 1000.0 - time.monotonic()))
+    except TimeoutError:
+        future.cancel()
+        raise StoreError(f"{what} not read within deadlines_ms.{what} = {deadline_ms:g}") from None
+    except PacerError as error:
+        raise StoreError(f"{what} could not be read: {error}") from error

@@ -1,0 +1,184 @@
+"""The main job: from a decision log to decisions served over REST, on the real components, in nine steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from contracts.errors import SpecError
+from contracts.settings import Settings, Workspace
+from contracts.spec import Spec, check_features, load_spec
+from importers.report import ImportReport
+from importers.run import run_import
+from serve import process
+from serve.archive import pack
+from serve.client import Client
+from serve.redis_server import start_redis, stop_redis
+from serve.torchserve import NAME as TORCHSERVE
+from serve.torchserve import start_torchserve, stop_torchserve
+from simulator.log import simulate
+from workflows.demonstration import DemonstrationReport, demonstrate
+
+STEPS = 9
+SIMULATED_SERVICE = "notification_state_v1"
+MEMBERS, DAYS, SEED = 2_000, 21, 0
+"""What the simulator makes where no log is given: 336,000 decisions."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One deployment at work."""
+
+    spec: Spec
+    spec_path: Path
+    settings: Settings
+    console: Console
+    stay_up: bool
+
+    @property
+    def workspace(self) -> Workspace:
+        """Folders of the deployment."""
+        return self.settings.workspace(self.spec.name)
+
+    def step(self, number: int, text: str) -> None:
+        """Print the heading of one step."""
+        self.console.print(f"[bold]{number}/{STEPS}[/bold] {text}")
+
+
+def run_main_job(
+    spec_path: Path, data: Path | None, settings: Settings, console: Console, *, stay_up: bool
+) -> dict[str, Any]:
+    """Do the main job and return its summary, the last line that ``make run`` prints.
+
+    Parameters
+    ----------
+    spec_path
+        The deployment.
+    data
+        Folder (or file) of a decision log; None lets the simulator make one.
+    stay_up
+        Leave Redis and TorchServe running.
+
+    Raises PacerError where a step cannot go on; servers started here are stopped then, too.
+    """
+    started = time.monotonic()
+    spec = load_spec(spec_path)
+    was_up = process.read_record(settings.run_dir, TORCHSERVE) is not None
+    job = Job(spec, spec_path, settings, console, stay_up or was_up)
+    if data is None:
+        _check_simulated(job)
+    with _servers(job):
+        report = _bring_log(job, data)
+        _validate(job)
+        _fill_feature_store(job)
+        metrics, artifact = _train(job)
+        _deploy(job, artifact)
+        shown = _ask(job)
+        _say_where(job, artifact)
+    return {
+        "log_rows": report.log.rows,
+        "rejected_rows": report.log.rejected,
+        "validation": "passed",
+        "metrics": metrics,
+        "decisions": shown.decisions,
+        "replayed": shown.replayed,
+        "history_used_max": shown.history_used_max,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _check_simulated(job: Job) -> None:
+    if job.spec.state.feature_service != SIMULATED_SERVICE or job.spec.log.importer != "contract":
+        raise SpecError(
+            f"{job.spec_path}: the simulator makes logs for feature service {SIMULATED_SERVICE!r} only; bring the log "
+            f"of {job.spec.name!r}: make run SPEC={job.spec_path} DATA=<folder>"
+        )
+
+
+@contextmanager
+def _servers(job: Job) -> Iterator[None]:
+    """Run Redis for the steps that follow, and stop at the end what was started here unless it shall stay."""
+    job.step(2, "start Redis")  # step 1, the set-up, was the Makefile's
+    redis = start_redis(job.settings, die_with_parent=not job.stay_up)
+    job.console.print(f"  Redis {'started' if redis.started else 'is up'} at {redis.url}", highlight=False)
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        if not (job.stay_up and done):
+            stop_torchserve(job.settings)
+            if redis.started:
+                stop_redis(job.settings)
+
+
+def _bring_log(job: Job, data: Path | None) -> ImportReport:
+    if data is None:
+        job.step(3, f"simulate a decision log: {MEMBERS:,} members, {DAYS} days")
+        data = job.workspace.root / "simulated"
+        simulate(data, job.spec, MEMBERS, DAYS, SEED)
+    else:
+        job.step(3, f"import the decision log in {data}")
+    report = run_import(job.spec, data, job.workspace)
+    report.show(job.console)
+    return report
+
+
+def _validate(job: Job) -> None:
+    job.step(4, "validate log and feature tables with Great Expectations")
+    from validation.gate import validate
+
+    report = validate(job.spec, job.settings, progress=lambda line: job.console.print(f"  {line}", highlight=False))
+    report.show(job.console)
+    report.raise_if_failed()
+
+
+def _fill_feature_store(job: Job) -> None:
+    job.step(5, "feast apply, materialize into Redis")
+    from feature_repo.deploy import apply, materialize, service_features
+
+    apply(job.settings)
+    features = service_features(job.spec.state.feature_service, job.settings)
+    check_features(job.spec, features, str(job.spec_path))
+    materialize(job.spec, job.settings)
+
+
+def _train(job: Job) -> tuple[dict[str, Any], Path]:
+    job.step(6, "join the training set point in time, train, evaluate offline as in service")
+    from feature_repo.training_set import build_training_set
+
+    from models.train import show_metrics, train
+
+    build_training_set(job.spec, job.settings)
+    result = train(job.spec, job.workspace, job.console)
+    show_metrics(result.metrics, job.console)
+    return result.metrics, result.artifact
+
+
+def _deploy(job: Job, artifact: Path) -> None:
+    job.step(7, "pack the archive, start TorchServe, wait until it answers")
+    archive = pack(artifact, job.spec.name, artifact.name, job.workspace.archives)
+    server = start_torchserve(job.settings, {job.spec.name: archive}, die_with_parent=not job.stay_up)
+    server.wait_ready(job.spec.name)
+    job.console.print(f"  ready at {server.url}/predictions/{job.spec.name}", highlight=False)
+
+
+def _ask(job: Job) -> DemonstrationReport:
+    job.step(8, "ask for decisions over REST")
+    with Client.from_settings(job.settings) as client:
+        return demonstrate(job.spec, job.workspace, client, job.console)
+
+
+def _say_where(job: Job, artifact: Path) -> None:
+    job.step(9, "done; servers stay up" if job.stay_up else "done; servers stopped")
+    docs = next(iter(sorted(job.workspace.data_docs.rglob("index.html"))), job.workspace.data_docs)
+    job.console.print(f"  Data Docs: {docs}", highlight=False)
+    job.console.print(f"  artifact:  {artifact}", highlight=False)
+    following = "make decide, make status, make down" if job.stay_up else "make up (serve it), make help (all commands)"
+    job.console.print(f"  next:      {following}", highlight=False)
