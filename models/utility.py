@@ -34,8 +34,9 @@ class UtilityModel(nn.Module):
         self.n_features, self.n_rewards, self.n_actions = n_features, n_rewards, n_actions
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(n_features))
-        self.hidden = nn.Linear(n_features, HIDDEN)
-        self.out = nn.Linear(HIDDEN, n_rewards * (n_actions - 1))
+        if n_rewards:  # without predicted rewards there is nothing to fit, and nothing to store
+            self.hidden = nn.Linear(n_features, HIDDEN)
+            self.out = nn.Linear(HIDDEN, n_rewards * (n_actions - 1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits [n, P, A - 1]."""

@@ -14,6 +14,8 @@ from contracts.errors import PacerError
 from contracts.settings import load_settings
 from serve.lock import run_lock
 
+WIDTH = 140
+
 
 def main() -> int:
     """Run one command; return the exit code."""
@@ -29,7 +31,7 @@ def main() -> int:
     arguments = parser.parse_args()
     # A terminated run stops its servers on the way out, like an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    console = Console(soft_wrap=False)
+    console = _console()
     settings = load_settings()
     try:
         with run_lock(settings.run_dir):
@@ -50,6 +52,12 @@ def main() -> int:
         return 130
     print(json.dumps(summary), flush=True)
     return 0
+
+
+def _console() -> Console:
+    """A terminal's own width; where output goes to a file or a pipe, one at which the tables do not wrap."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 if __name__ == "__main__":

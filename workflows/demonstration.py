@@ -61,7 +61,7 @@ def demonstrate(spec: Spec, workspace: Workspace, client: Client, console: Conso
         items = [_item(spec, log, caller, f"{run}/{cycle}", caller.last + gap * (cycle + 1), rng) for caller in callers]
         answered += _ask(spec, client, items)
     again = _ask(spec, client, [item for item, _ in answered[-len(callers) :]])
-    _show(answered, again, [caller.member_id for caller in callers[:SHOWN_MEMBERS]], console)
+    _show(spec, answered, again, [caller.member_id for caller in callers[:SHOWN_MEMBERS]], console)
     return DemonstrationReport(
         decisions=len(answered),
         replayed=sum(answer["status"] == "replayed" for _, answer in again),
@@ -113,46 +113,45 @@ def _ask(spec: Spec, client: Client, items: Sequence[Item]) -> list[tuple[Item, 
 
 
 def _show(
+    spec: Spec,
     answered: Sequence[tuple[Item, Mapping[str, Any]]],
     again: Sequence[tuple[Item, Mapping[str, Any]]],
     members: Sequence[str],
     console: Console,
 ) -> None:
-    title = f"Decisions over REST (prompt {_prompt(answered[0][1]['prompt'])}; {len(members)} members of the log shown)"
-    table = Table(title=title)
-    for heading in (
-        "member",
-        "cycle",
-        "candidates (eligible)",
-        "action",
-        "probabilities",
-        "prompted return",
-        "history",
-        "status",
-    ):
-        table.add_column(heading, justify="right" if heading == "history" else "left", overflow="fold")
+    prompt = answered[0][1]["prompt"]
+    table = Table(title=f"Decisions over REST; {len(members)} of {MEMBERS} members shown, the last cycle asked twice")
+    table.add_column("member")
+    table.add_column("cycle", justify="right")
+    table.add_column("candidates\n(* the top one)", overflow="fold")
+    table.add_column("eligible", overflow="fold")
+    table.add_column("action")
+    table.add_column("probabilities\n" + ", ".join(spec.actions))
+    table.add_column(
+        "prompt: prompted return\n" + ", ".join(f"{name} {_plain(prompt[name])}" for name in spec.reward_names)
+    )
+    table.add_column("history\nused", justify="right")
+    table.add_column("status")
     for member in members:
-        rows = [pair for pair in (*answered, *again) if pair[0]["member_id"] == member]
-        for item, answer in rows:
-            table.add_row(*_cells(item, answer), end_section=item is rows[-1][0] and answer is rows[-1][1])
+        for item, answer in (pair for pair in (*answered, *again) if pair[0]["member_id"] == member):
+            table.add_row(*_cells(spec, item, answer))
+        table.add_section()
     console.print(table)
 
 
-def _cells(item: Item, answer: Mapping[str, Any]) -> Iterator[str]:
-    chosen = answer["notification_id"]
+def _cells(spec: Spec, item: Item, answer: Mapping[str, Any]) -> Iterator[str]:
+    top = next(c for c in item["candidates"] if c["notification_id"] == answer["notification_id"])
     yield answer["member_id"]
     yield answer["cycle_id"].rpartition("/")[2]
-    yield "\n".join(
-        f"{'*' if candidate['notification_id'] == chosen else ' '} {candidate.get('type', 'candidate')} "
-        f"({', '.join(candidate['eligible'])})"
-        for candidate in item["candidates"]
-    )
+    yield ", ".join(f"{c.get('type', 'candidate')}{'*' * (c is top)}" for c in item["candidates"])
+    yield ", ".join(top["eligible"])
     yield answer["action"]
-    yield " ".join(f"{name} {p:.2f}" for name, p in answer["probabilities"].items())
-    yield " ".join(f"{name} {value:.2f}" for name, value in answer.get("prompted_return", {}).items())
+    yield ", ".join(f"{answer['probabilities'][name]:.2f}" for name in spec.actions)
+    returns = answer.get("prompted_return")
+    yield ", ".join(f"{returns[name]:.2f}" for name in spec.reward_names) if returns else ""
     yield str(answer.get("history_used", ""))
     yield answer["status"]
 
 
-def _prompt(prompt: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {asked['value'] if isinstance(asked, dict) else asked}" for name, asked in prompt.items())
+def _plain(asked: float | Mapping[str, float]) -> str:
+    return f"= {asked['value']:g}" if isinstance(asked, Mapping) else f"{asked:g}"

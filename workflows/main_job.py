@@ -23,6 +23,7 @@ from serve.redis_server import start_redis, stop_redis
 from serve.torchserve import NAME as TORCHSERVE
 from serve.torchserve import start_torchserve, stop_torchserve
 from simulator.log import simulate
+from validation.context import data_docs_index
 from workflows.demonstration import DemonstrationReport, demonstrate
 
 STEPS = 9
@@ -106,7 +107,7 @@ def _servers(job: Job) -> Iterator[None]:
     """Run Redis for the steps that follow, and stop at the end what was started here unless it shall stay."""
     job.step(2, "start Redis")  # step 1, the set-up, was the Makefile's
     redis = start_redis(job.settings, die_with_parent=not job.stay_up)
-    job.console.print(f"  Redis {'started' if redis.started else 'is up'} at {redis.url}", highlight=False)
+    job.console.print(f"  Redis {'started' if redis.started else 'is up'} at {redis.url}")
     done = False
     try:
         yield
@@ -134,7 +135,7 @@ def _validate(job: Job) -> None:
     job.step(4, "validate log and feature tables with Great Expectations")
     from validation.gate import validate
 
-    report = validate(job.spec, job.settings, progress=lambda line: job.console.print(f"  {line}", highlight=False))
+    report = validate(job.spec, job.settings, progress=lambda line: job.console.print(f"  {line}"))
     report.show(job.console)
     report.raise_if_failed()
 
@@ -152,7 +153,6 @@ def _fill_feature_store(job: Job) -> None:
 def _train(job: Job) -> tuple[dict[str, Any], Path]:
     job.step(6, "join the training set point in time, train, evaluate offline as in service")
     from feature_repo.training_set import build_training_set
-
     from models.train import show_metrics, train
 
     build_training_set(job.spec, job.settings)
@@ -166,7 +166,7 @@ def _deploy(job: Job, artifact: Path) -> None:
     archive = pack(artifact, job.spec.name, artifact.name, job.workspace.archives)
     server = start_torchserve(job.settings, {job.spec.name: archive}, die_with_parent=not job.stay_up)
     server.wait_ready(job.spec.name)
-    job.console.print(f"  ready at {server.url}/predictions/{job.spec.name}", highlight=False)
+    job.console.print(f"  ready at {server.url}/predictions/{job.spec.name}")
 
 
 def _ask(job: Job) -> DemonstrationReport:
@@ -177,8 +177,8 @@ def _ask(job: Job) -> DemonstrationReport:
 
 def _say_where(job: Job, artifact: Path) -> None:
     job.step(9, "done; servers stay up" if job.stay_up else "done; servers stopped")
-    docs = next(iter(sorted(job.workspace.data_docs.rglob("index.html"))), job.workspace.data_docs)
-    job.console.print(f"  Data Docs: {docs}", highlight=False)
-    job.console.print(f"  artifact:  {artifact}", highlight=False)
+    docs = data_docs_index(job.workspace.data_docs)
+    job.console.print(f"  Data Docs: {docs}", soft_wrap=True)
+    job.console.print(f"  artifact:  {artifact}", soft_wrap=True)
     following = "make decide, make status, make down" if job.stay_up else "make up (serve it), make help (all commands)"
-    job.console.print(f"  next:      {following}", highlight=False)
+    job.console.print(f"  next:      {following}")
