@@ -2,9 +2,11 @@
 
 "Generative Sequential Notification Optimization via Multi-Objective Decision Transformers", arXiv 2509.02458.
 
-A step is (s, R, a, r). R tokens are leaves: each sees the history and its own state, and nothing but its own
-action head sees it. History is therefore s, a, r, and no true return can reach the quantiles of its own or any later
-step. The sequence is laid out as [s_1 a_1 r_1 ... s_T | R_1 ... R_T] (a_T and r_T would be seen by nobody).
+A step is (s, R, a, r). R tokens are leaves: each sees the history and its own state, and nothing but its own action
+head sees it. History is therefore s, a, r, and no true return can reach the quantiles of its own or any later step.
+So every answer comes in two passes over one set of weights: the history s_1 a_1 r_1 ... s_T (a_T and r_T would be
+seen by nobody) gives the quantiles and keeps its keys and values; the return tokens on top of them give the actions.
+Training asks for all T steps at once, serving for the last one.
 """
 
 from __future__ import annotations
@@ -51,17 +53,17 @@ class DecisionTransformerConfig:
 
 
 class Outputs(NamedTuple):
-    """What a forward pass gives, in normalised units."""
+    """What a training pass gives, in normalised units."""
 
     quantiles: Tensor  # [B, T, R, M] rising along M
     logits: Tensor  # [B, T, A]    -inf where not eligible
 
 
 class History(NamedTuple):
-    """The first pass of a decision: everything before the return token, kept for the second."""
+    """The first pass: all but the return tokens, kept for the second. n is T, or 1 for the last step alone."""
 
-    quantiles: Tensor  # [B, R, M] of the last step
-    hidden_state: Tensor  # [B, d]    h_s of the last step
+    quantiles: Tensor  # [B, n, R, M]
+    hidden_states: Tensor  # [B, n, d]    h_s
     cache: list[KeysValues]  # one a layer, 3T - 2 tokens
     attendable: Tensor  # bool [B, 3T - 2]
 
@@ -154,43 +156,40 @@ class DecisionTransformer(nn.Module):
             nn.init.zeros_(module.bias)
 
     def forward(self, batch: Batch, returns: Tensor) -> Outputs:
-        """Train: quantiles and logits of every step, conditioned on true returns [B, T, R] (normalised)."""
-        t = batch.valid.shape[1]
-        history, attendable = self._history_tokens(batch)  # [B, 3T-2, d], [B, 3T-2]
-        leaves = self._return_tokens(returns, t)  # [B, T, d]
-        x = self.drop(torch.cat([history, leaves], dim=1))
-        allowed = _layout_mask(t, x.device)[None] & torch.cat([attendable, batch.valid], dim=1)[:, None, :]
-        # A padded query may look at itself: a row without any key would give NaN.
-        allowed = allowed | torch.eye(allowed.shape[-1], dtype=torch.bool, device=x.device)
-        for block in self.blocks:
-            x, _ = block(x, allowed)
-        x = self.norm(x)
-        h_state, h_return = x[:, : 3 * t - 2 : 3], x[:, 3 * t - 2 :]  # [B, T, d] each
-        eligible = batch.eligible | (~batch.valid[..., None] & _only_first(batch.eligible))
-        return Outputs(self._quantiles(h_state), self.action_head(h_state, h_return, eligible))
+        """Quantiles and logits of every step, conditioned on the returns [B, T, R] (normalised)."""
+        history = self.read(batch, last_only=False)
+        return Outputs(history.quantiles, self.choose(history, returns, batch.eligible))
 
-    def read_history(self, batch: Batch) -> History:
-        """First pass of a decision: history and state in, quantiles of the last step out."""
+    def read(self, batch: Batch, *, last_only: bool) -> History:
+        """First pass: history and states in, quantiles of every step (or of the last one alone) out."""
         x, attendable = self._history_tokens(batch)
+        x = self.drop(x)
         length = x.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
-        allowed = causal & attendable[:, None, :] | torch.eye(length, dtype=torch.bool, device=x.device)
+        itself = torch.eye(length, dtype=torch.bool, device=x.device)
+        # A padded query may look at itself: a row without any key would give NaN.
+        allowed = itself.new_ones(length, length).tril() & attendable[:, None, :] | itself
         cache = []
         for block in self.blocks:
             x, keys_values = block(x, allowed)
             cache.append(keys_values)
-        h_state = self.norm(x[:, -1])
+        h_state = self.norm(x[:, -1:] if last_only else x[:, ::3])
         return History(self._quantiles(h_state), h_state, cache, attendable)
 
     def choose(self, history: History, returns: Tensor, eligible: Tensor) -> Tensor:
-        """Second pass: one return token [B, R] on top of the cached history; logits [B, A]."""
-        t = (history.attendable.shape[1] + 2) // 3
-        x = self._return_tokens(returns[:, None], t)
-        itself = torch.ones_like(history.attendable[:, :1])
-        allowed = torch.cat([history.attendable, itself], dim=1)[:, None, :]
+        """Second pass: logits [B, n, A] of the last n steps, given returns [B, n, R] and eligible actions [B, n, A]."""
+        n, length = returns.shape[1], history.attendable.shape[1]
+        t = (length + 2) // 3
+        x = self.drop(self._return_tokens(returns, t))
+        # The leaf of step k sees up to s_k, the token 3k, and itself.
+        last_seen = 3 * torch.arange(t - n, t, device=x.device)
+        upto_state = torch.arange(length, device=x.device)[None, :] <= last_seen[:, None]
+        itself = torch.eye(n, dtype=torch.bool, device=x.device).expand(len(x), n, n)
+        allowed = torch.cat([upto_state & history.attendable[:, None, :], itself], dim=2)
         for block, past in zip(self.blocks, history.cache, strict=True):
             x, _ = block(x, allowed, past)
-        logits: Tensor = self.action_head(history.hidden_state, self.norm(x[:, 0]), eligible)
+        # Padding has no eligible action; the first one keeps its softmax defined.
+        eligible = eligible | (~eligible.any(dim=-1, keepdim=True) & _only_first(eligible))
+        logits: Tensor = self.action_head(history.hidden_states, self.norm(x), eligible)
         return logits
 
     def _history_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -244,17 +243,6 @@ def _mean_where(values: Tensor, weight: Tensor) -> Tensor:
     # where, not multiplication: infinity or NaN times zero is NaN.
     kept = torch.where(weight, values, torch.zeros_like(values))
     return kept.sum() / weight.sum().clamp(min=1)
-
-
-def _layout_mask(t: int, device: torch.device) -> Tensor:
-    """Who may look at whom in [s_1 a_1 r_1 ... s_T | R_1 ... R_T], padding aside: bool [4T - 2, 4T - 2]."""
-    length = 3 * t - 2
-    mask = torch.zeros(length + t, length + t, dtype=torch.bool, device=device)
-    mask[:length, :length] = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    position = torch.arange(length, device=device)
-    mask[length:, :length] = position[None, :] <= 3 * torch.arange(t, device=device)[:, None]
-    mask[length:, length:] = torch.eye(t, dtype=torch.bool, device=device)
-    return mask
 
 
 def _only_first(eligible: Tensor) -> Tensor:

@@ -48,22 +48,22 @@ class Policy:
             raise ValueError(f"{len(prompts)} prompts for {len(steps)} decisions")
         self.model.eval()
         batch = build_batch(steps, self.normalization)
-        history = self.model.read_history(batch)
-        quantiles = self.normalization.returns_from_model(history.quantiles.numpy())
+        history = self.model.read(batch, last_only=True)
+        quantiles = self.normalization.returns_from_model(history.quantiles[:, 0].numpy())
         asked = prompted_returns(prompts, quantiles, self.model.config.quantiles)
-        return Decisions(self._probabilities(history, asked, batch.eligible[:, -1]), quantiles, asked)
+        return Decisions(self._probabilities(history, asked, batch.eligible[:, -1:]), quantiles, asked)
 
     @torch.inference_mode()
     def act_given_returns(self, steps: Steps, returns: Floats) -> Decisions:
         """Decide under given returns [B, R] in raw units, e.g. the true ones: for offline comparison only."""
         self.model.eval()
         batch = build_batch(steps, self.normalization)
-        history = self.model.read_history(batch)
-        quantiles = self.normalization.returns_from_model(history.quantiles.numpy())
-        return Decisions(self._probabilities(history, returns, batch.eligible[:, -1]), quantiles, returns)
+        history = self.model.read(batch, last_only=True)
+        quantiles = self.normalization.returns_from_model(history.quantiles[:, 0].numpy())
+        return Decisions(self._probabilities(history, returns, batch.eligible[:, -1:]), quantiles, returns)
 
     def _probabilities(self, history: History, returns: Floats, eligible: torch.Tensor) -> Floats:
         scaled = (returns - self.normalization.return_mean) / self.normalization.return_scale
-        logits = self.model.choose(history, torch.from_numpy(scaled.astype(np.float32)), eligible)
-        probabilities: Floats = logits.softmax(dim=-1).numpy()
+        logits = self.model.choose(history, torch.from_numpy(scaled.astype(np.float32))[:, None], eligible)
+        probabilities: Floats = logits[:, 0].softmax(dim=-1).numpy()
         return probabilities

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.batch import Normalization, build_batch
 from models.decision_transformer import (
@@ -33,6 +34,8 @@ class TrainingConfig:
     weight_decay: float = 0.01
     warmup_share: float = 0.05
     rtg_weight: float = 1.0
+    predicted_returns: float = 0.0
+    """Share of windows whose actions are conditioned on predicted quantiles, as in service, not on true returns."""
     seed: int = 0
 
 
@@ -110,9 +113,11 @@ def _train(
             at = np.maximum(ends[chosen][:, None] - np.arange(t - 1, -1, -1), 0)  # rows of the steps: [B, T]
             target = torch.from_numpy(scaled[at])
             weight = batch.valid & torch.from_numpy(is_target[at])
-            outputs = model(batch, target)
-            loss_action = action_loss(outputs.logits, batch.actions, weight)
-            loss_rtg = pinball_loss(outputs.quantiles, target, model.config.quantiles, weight)
+            history = model.read(batch, last_only=False)
+            asked = _mix_predicted(target, history.quantiles.detach(), config.predicted_returns)
+            logits = model.choose(history, asked, batch.eligible)
+            loss_action = action_loss(logits, batch.actions, weight)
+            loss_rtg = pinball_loss(history.quantiles, target, model.config.quantiles, weight)
             loss = loss_action + config.rtg_weight * loss_rtg
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -121,6 +126,16 @@ def _train(
             schedule.step()
             step += 1
             on_progress(Progress(step, steps, loss_action.item(), loss_rtg.item()))
+
+
+def _mix_predicted(true: Tensor, quantiles: Tensor, share: float) -> Tensor:
+    """Returns [B, T, R] to condition actions on: the true ones, in a share of windows one random learned quantile."""
+    if share == 0.0:
+        return true
+    b, _, r, m = quantiles.shape
+    level = torch.randint(m, (b, 1, r, 1)).expand(quantiles.shape[:3] + (1,))
+    predicted = quantiles.gather(-1, level)[..., 0]
+    return torch.where(torch.rand(b, 1, 1) < share, predicted, true)
 
 
 def _check_shapes(trajectories: Trajectories, config: DecisionTransformerConfig) -> None:

@@ -6,6 +6,7 @@ safe one. Its scores rank the candidates, are part of the state, and are the pre
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from models.steps import Bools, Floats, Ints
 
 HIDDEN = 32
 EPOCHS = 6
+LEAST_STEPS = 400
+"""A small log is passed over more often."""
 BATCH = 1024
 LEARNING_RATE = 3e-3
 
@@ -113,7 +116,7 @@ def fit_utility(
     target = torch.from_numpy(labels[rows].astype(np.float32))
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     order = np.random.default_rng(seed)
-    for _ in range(EPOCHS):
+    for _ in range(max(EPOCHS, math.ceil(LEAST_STEPS / math.ceil(len(rows) / BATCH)))):
         for part in torch.split(torch.from_numpy(order.permutation(len(rows))), BATCH):
             loss = _losses(model(x[part]), chosen[part], target[part]).sum()
             optimizer.zero_grad()

@@ -180,14 +180,14 @@ def test_quantiles_never_cross() -> None:
 
 
 @pytest.mark.parametrize("context_length", [1, 2, 4, 16])
-def test_two_cached_passes_equal_the_training_pass(context_length: int) -> None:
+def test_deciding_the_last_step_equals_the_training_pass(context_length: int) -> None:
     steps = random_steps(9, context_length)
     dt, batch, returns = model(context_length=context_length), batch_of(steps), returns_like(steps)
     whole = dt(batch, returns)
-    history = dt.read_history(batch)
-    logits = dt.choose(history, returns[:, -1], batch.eligible[:, -1])
-    torch.testing.assert_close(history.quantiles, whole.quantiles[:, -1], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(logits.softmax(-1), whole.logits[:, -1].softmax(-1), atol=1e-5, rtol=1e-5)
+    history = dt.read(batch, last_only=True)
+    logits = dt.choose(history, returns[:, -1:], batch.eligible[:, -1:])
+    torch.testing.assert_close(history.quantiles, whole.quantiles[:, -1:], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits.softmax(-1), whole.logits[:, -1:].softmax(-1), atol=1e-5, rtol=1e-5)
 
 
 def test_a_shorter_batch_equals_a_padded_one() -> None:
@@ -199,7 +199,7 @@ def test_a_shorter_batch_equals_a_padded_one() -> None:
         )
     )
     dt = model()
-    short, long = dt.read_history(batch_of(steps)), dt.read_history(batch_of(padded))
+    short, long = (dt.read(batch_of(each), last_only=True) for each in (steps, padded))
     torch.testing.assert_close(short.quantiles, long.quantiles, atol=1e-6, rtol=1e-5)
 
 
