@@ -133,7 +133,7 @@ def _mix_predicted(true: Tensor, quantiles: Tensor, share: float) -> Tensor:
     if share == 0.0:
         return true
     b, _, r, m = quantiles.shape
-    level = torch.randint(m, (b, 1, r, 1)).expand(quantiles.shape[:3] + (1,))
+    level = torch.randint(m, (b, 1, r, 1)).expand((*quantiles.shape[:3], 1))
     predicted = quantiles.gather(-1, level)[..., 0]
     return torch.where(torch.rand(b, 1, 1) < share, predicted, true)
 

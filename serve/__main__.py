@@ -10,7 +10,7 @@ from pathlib import Path
 
 from contracts.errors import PacerError, RequestError
 from contracts.settings import Settings, find_redis_url, load_settings
-from contracts.spec import load_spec
+from contracts.spec import Spec, load_spec
 from serve import process, redis_server, torchserve
 from serve.archive import deployed_archives, pack
 from serve.client import Client
@@ -35,7 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     archive = commands.add_parser("archive", help="pack a model artifact as the spec's archive")
     deploy = commands.add_parser("deploy", help="archive, then restart TorchServe with every tenant's archive")
     decide = commands.add_parser("decide", help="send one request and print the reply")
-    for command in (archive, deploy, decide):
+    drain = commands.add_parser("drain", help="move the decisions made from Redis to Parquet files, the next log")
+    for command in (archive, deploy, decide, drain):
         command.add_argument("--spec", type=Path, required=True, help="the deployment's YAML file")
     for command in (archive, deploy):
         command.add_argument("--artifact", type=Path, help="artifact folder (default: the newest of the spec)")
@@ -50,9 +51,12 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         with run_lock(settings.run_dir):
             _down(settings)
     else:
-        tenant = load_spec(options.spec).name
+        spec = load_spec(options.spec)
+        tenant = spec.name
         if options.command == "decide":
             _decide(settings, tenant, options.request)
+        elif options.command == "drain":
+            _drain(settings, spec)
         elif options.command == "archive":
             print(_archive(settings, tenant, options.artifact))
         else:
@@ -73,10 +77,11 @@ def _status(settings: Settings) -> None:
     for name in (redis_server.NAME, torchserve.NAME):
         record = process.read_record(settings.run_dir, name)
         if record is not None:
-            details = "".join(f"  {key}={value}" for key, value in record.details.items())
-            print(f"{name}: up  {record.url}  pid={record.identity.pid}{details}")
+            print(f"{name}: up, pid {record.identity.pid}, {record.url}")
+            for key, value in record.details.items():
+                print(f"  {key}: {value}")
         elif name == redis_server.NAME and settings.redis_url is not None:
-            print(f"{name}: REDIS_URL is set")
+            print(f"{name}: the one that REDIS_URL names")
         else:
             print(f"{name}: down")
 
@@ -100,15 +105,29 @@ def _deploy(settings: Settings, tenant: str, artifact: Path | None) -> None:
 
 
 def _decide(settings: Settings, tenant: str, source: str) -> None:
+    name = "standard input" if source == "-" else source
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-        body = json.loads(text)
+        body = json.loads(sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RequestError(source, f"is no JSON file: {error}") from error
+        raise RequestError(name, f"holds no JSON: {error}") from error
     if not isinstance(body, dict):
-        raise RequestError(source, f"a request is a JSON object, this is {type(body).__name__}")
+        raise RequestError(name, f"a request is a JSON object, this is {type(body).__name__}")
     with Client.from_settings(settings) as client:
         print(json.dumps(client.decide(tenant, body), indent=2))
+
+
+def _drain(settings: Settings, spec: Spec) -> None:
+    from models.artifact import load_artifact, newest_artifact
+    from sequence_store.redis_ring import RedisRingStore
+    from serve.drain import drain
+    from serve.history import layout_of
+
+    workspace = settings.workspace(spec.name)
+    layout = layout_of(load_artifact(newest_artifact(workspace.artifacts)))
+    url = find_redis_url(settings)
+    with RedisRingStore(url, spec.name, layout, spec.ring.capacity, spec.ring.ttl_days) as rings:
+        moved = drain(rings, spec, workspace.served)
+    print(f"{moved:,} decisions moved to {workspace.served}")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,13 @@ class RunningTorchServe:
     management_url: str
     metrics_url: str
     key_file: Path
-    pid: int
+    identity: process.Identity
     log: Path
+
+    @property
+    def pid(self) -> int:
+        """Process id of the Java front end; the workers are its children."""
+        return self.identity.pid
 
     def wait_ready(self, tenant: str, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Return once the handler of ``tenant`` has answered a request.
@@ -48,7 +53,6 @@ class RunningTorchServe:
 
         Raises ServerError with the worker's own error if it cannot load, or after ``timeout_s`` seconds.
         """
-        server = process.Identity.of(self.pid)
         last_answer: list[str] = []
         with Client(
             self.url, self.key_file, management_url=self.management_url, timeout_s=_PROBE_TIMEOUT_S, retries=0
@@ -65,9 +69,9 @@ class RunningTorchServe:
                     return False
                 return True
 
-            if process.wait_for(ready, server, timeout_s):
+            if process.wait_for(ready, self.identity, timeout_s):
                 return
-        end = f"did not get ready in {timeout_s:g} s" if server.process() else "went away with TorchServe"
+        end = f"did not get ready in {timeout_s:g} s" if self.identity.process() else "went away with TorchServe"
         raise ServerError(
             f"tenant {tenant!r} {end}: {''.join(last_answer)}\n{self.log} ends with:\n{process.log_tail(self.log)}"
         )
@@ -175,7 +179,7 @@ def _launch(
         management_url=f"http://127.0.0.1:{ports.management}",
         metrics_url=f"http://127.0.0.1:{ports.metrics}",
         key_file=folder / "key_file.json",
-        pid=identity.pid,
+        identity=identity,
         log=process.log_path(settings.run_dir, NAME),
     )
     owner = process.Identity.of(os.getpid()) if die_with_parent else None

@@ -1,0 +1,90 @@
+"""A small deployment for the engine's tests: an untrained model, features from a dict, rings in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from contracts.settings import CHECKOUT
+from contracts.spec import Spec, parse_spec
+from models.artifact import Artifact, config_of
+from models.batch import Normalization
+from models.decision_transformer import DecisionTransformer
+from models.encoding import StateEncoder
+from models.policy import Policy
+from models.utility import UtilityModel
+
+FEATURES = ("tenure_days", "visits_total", "clicks_total", "sends_24h")
+NOW = 1_770_000_000_000
+HOUR = 3_600_000
+
+
+def spec_with(*changes: tuple[str, str]) -> Spec:
+    """The simulator's spec with text replaced, float32 rings."""
+    text = (CHECKOUT / "specs" / "notification.yaml").read_text().replace("float16", "float32")
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    return parse_spec(text, "test.yaml")
+
+
+def untrained_artifact(spec: Spec | None = None) -> Artifact:
+    """An artifact with random weights: what it answers is no matter, that it does so consistently is."""
+    spec = spec or spec_with()
+    encoder = StateEncoder.fit(
+        spec,
+        FEATURES,
+        {"type": np.array(["job", "news"], dtype=object), "relevance": np.zeros(1), "age_hours": np.zeros(1)},
+    )
+    n, r = len(encoder.columns), len(spec.rewards)
+    torch.manual_seed(0)
+    model = DecisionTransformer(config_of(spec, n)).eval()
+    utility = UtilityModel(len(encoder.features) + len(encoder.candidate_columns), 1, len(spec.actions))
+    ones = [np.ones(size, np.float32) for size in (n, n, r, r, r, r)]
+    return Artifact(spec, Policy(model, Normalization(*ones)), utility, encoder, FEATURES, {}, "v1")
+
+
+@dataclass
+class Values:
+    values: NDArray[np.float64]
+
+
+@dataclass
+class TableOfFeatures:
+    """Features by member, as a feature store would give them; NaN for a member never seen."""
+
+    rows: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    feature_names: tuple[str, ...] = FEATURES
+
+    def read(self, member_ids: Sequence[str], at_ms: Sequence[int]) -> Values:
+        """Return values [n, F]."""
+        return Values(
+            np.array(
+                [[self.rows.get(member, {}).get(name, np.nan) for name in self.feature_names] for member in member_ids]
+            )
+        )
+
+
+def item(member: str = "a", cycle: str = "c0", at_hours: float = 0.0, **more: Any) -> dict[str, Any]:
+    """One request item with two candidates."""
+    moment = np.datetime64(NOW + int(at_hours * HOUR), "ms")
+    return {
+        "member_id": member,
+        "cycle_id": cycle,
+        "at": f"{moment}Z",
+        "candidates": [
+            {
+                "notification_id": f"n{k}",
+                "type": "job",
+                "eligible": ["none", "badge", "push"],
+                "features": {"relevance": 0.1 + k, "age_hours": 2.0},
+            }
+            for k in range(2)
+        ],
+        **more,
+    }
