@@ -118,6 +118,9 @@ class Training:
     warmup_share: Share = 0.05
     rtg_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """lambda of equation 9."""
+    predicted_returns: Share = 0.1
+    """Share of windows whose actions are conditioned on the model's own quantiles, as in service. More narrows the
+    shift from training on true returns, and makes the policy follow its prompt less (docs/results.md)."""
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
     """Share of members, not windows, kept for offline evaluation."""
     seed: int = 0

@@ -43,6 +43,7 @@ def train(spec: Spec, workspace: Workspace, console: Console) -> TrainingResult:
         weight_decay=spec.training.weight_decay,
         warmup_share=spec.training.warmup_share,
         rtg_weight=spec.training.rtg_weight,
+        predicted_returns=spec.training.predicted_returns,
         seed=spec.training.seed,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

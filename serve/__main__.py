@@ -97,11 +97,8 @@ def _archive(settings: Settings, tenant: str, artifact: Path | None) -> Path:
 def _deploy(settings: Settings, tenant: str, artifact: Path | None) -> None:
     find_redis_url(settings)
     print(_archive(settings, tenant, artifact))
-    archives = deployed_archives(settings)
-    server = torchserve.start_torchserve(settings, archives, die_with_parent=False)
-    for name in archives:
-        server.wait_ready(name)
-        print(f"{name}: ready at {server.url}/predictions/{name}")
+    for url in torchserve.serve_tenants(settings, deployed_archives(settings), die_with_parent=False):
+        print(f"ready at {url}")
 
 
 def _decide(settings: Settings, tenant: str, source: str) -> None:
@@ -118,14 +115,11 @@ def _decide(settings: Settings, tenant: str, source: str) -> None:
 
 def _drain(settings: Settings, spec: Spec) -> None:
     from models.artifact import load_artifact, newest_artifact
-    from sequence_store.redis_ring import RedisRingStore
     from serve.drain import drain
-    from serve.history import layout_of
+    from serve.rings import open_rings
 
     workspace = settings.workspace(spec.name)
-    layout = layout_of(load_artifact(newest_artifact(workspace.artifacts)))
-    url = find_redis_url(settings)
-    with RedisRingStore(url, spec.name, layout, spec.ring.capacity, spec.ring.ttl_days) as rings:
+    with open_rings(load_artifact(newest_artifact(workspace.artifacts)), settings) as rings:
         moved = drain(rings, spec, workspace.served)
     print(f"{moved:,} decisions moved to {workspace.served}")
 

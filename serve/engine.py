@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from contracts.api import Candidate, DecisionRequest, Rejection, Reply, encode, parse_body, parse_items
 from contracts.attribution import penalties
 from contracts.errors import PacerError, RequestError, SpecError, StoreError
-from contracts.settings import Settings, find_redis_url
+from contracts.settings import Settings
 from contracts.spec import Spec
 from models.artifact import Artifact, load_artifact
 from models.encoding import to_float32
@@ -28,7 +28,6 @@ from models.prompts import make_prompts
 from models.steps import Floats
 from models.utility import rewards_of
 from sequence_store.entry import Entry
-from sequence_store.redis_ring import RedisRingStore
 from sequence_store.ring import Append, AppendOutcome, Ring, RingStore, Version
 from serve import answers as answers_of
 from serve.answers import Answer
@@ -36,6 +35,7 @@ from serve.candidates import TopCandidates, pick_candidates
 from serve.exploration import choose_action
 from serve.history import HistoryReader, bitmask, known_rewards, layout_of
 from serve.log_rows import log_row
+from serve.rings import open_rings
 
 logger = logging.getLogger(__name__)
 
@@ -112,13 +112,7 @@ class Engine:
         artifact = load_artifact(folder)
         spec = artifact.spec
         features = OnlineReader.open(spec.state.feature_service, settings)
-        rings = RedisRingStore(
-            find_redis_url(settings),
-            tenant=spec.name,
-            layout=layout_of(artifact),
-            capacity=spec.ring.capacity,
-            ttl_days=spec.ring.ttl_days,
-        )
+        rings = open_rings(artifact, settings)
         engine = cls(artifact, features, rings)
         engine.warm_up()
         return engine

@@ -132,6 +132,17 @@ def start_torchserve(
     raise ServerError(f"TorchServe found no free ports in {_ATTEMPTS} attempts")
 
 
+def serve_tenants(settings: Settings, tenants: Mapping[str, Path], *, die_with_parent: bool) -> list[str]:
+    """Start TorchServe with ``tenants``, wait until each of them answers, and return where to post to each.
+
+    Raises what ``start_torchserve`` and ``RunningTorchServe.wait_ready`` raise.
+    """
+    server = start_torchserve(settings, tenants, die_with_parent=die_with_parent)
+    for tenant in tenants:
+        server.wait_ready(tenant)
+    return [f"{server.url}/predictions/{tenant}" for tenant in tenants]
+
+
 def stop_torchserve(settings: Settings) -> bool:
     """Stop TorchServe and its workers, if it runs; return whether it did."""
     return process.stop(settings.run_dir, NAME)

@@ -8,20 +8,19 @@ from rich.console import Console
 
 from contracts.settings import Settings
 from contracts.spec import load_spec
+from serve.archive import deployed_archives
 from serve.redis_server import start_redis
-from serve.torchserve import start_torchserve
+from serve.torchserve import serve_tenants
 
 
 def bring_up(spec_path: Path, settings: Settings, console: Console) -> bool:
     """Start the servers; return False, having done nothing, if the spec's tenant has no archive yet."""
     tenant = load_spec(spec_path).name
-    archives = {path.stem: path for path in sorted(settings.var.glob("*/archive/*.mar"))}
+    archives = deployed_archives(settings)
     if tenant not in archives:
         return False
     redis = start_redis(settings, die_with_parent=False)
-    console.print(f"Redis {'started' if redis.started else 'is up'} at {redis.url}", highlight=False)
-    server = start_torchserve(settings, archives, die_with_parent=False)
-    for name in archives:
-        server.wait_ready(name)
-        console.print(f"{name}: ready at {server.url}/predictions/{name}", highlight=False)
+    console.print(f"Redis {'started' if redis.started else 'is up'} at {redis.url}")
+    for url in serve_tenants(settings, archives, die_with_parent=False):
+        console.print(f"ready at {url}")
     return True

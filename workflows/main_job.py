@@ -16,12 +16,14 @@ from contracts.settings import Settings, Workspace
 from contracts.spec import Spec, check_features, load_spec
 from importers.report import ImportReport
 from importers.run import run_import
+from models.artifact import load_artifact
 from serve import process
-from serve.archive import pack
+from serve.archive import deployed_archives, pack
 from serve.client import Client
 from serve.redis_server import start_redis, stop_redis
+from serve.rings import open_rings
 from serve.torchserve import NAME as TORCHSERVE
-from serve.torchserve import start_torchserve, stop_torchserve
+from serve.torchserve import serve_tenants, stop_torchserve
 from simulator.log import simulate
 from validation.context import data_docs_index
 from workflows.demonstration import DemonstrationReport, demonstrate
@@ -163,10 +165,15 @@ def _train(job: Job) -> tuple[dict[str, Any], Path]:
 
 def _deploy(job: Job, artifact: Path) -> None:
     job.step(7, "pack the archive, start TorchServe, wait until it answers")
+    if job.settings.redis_url is None:
+        # The history of a log that was replaced is nobody's. A Redis that is not ours is left alone.
+        with open_rings(load_artifact(artifact), job.settings) as rings:
+            rings.empty()
     archive = pack(artifact, job.spec.name, artifact.name, job.workspace.archives)
-    server = start_torchserve(job.settings, {job.spec.name: archive}, die_with_parent=not job.stay_up)
-    server.wait_ready(job.spec.name)
-    job.console.print(f"  ready at {server.url}/predictions/{job.spec.name}")
+    # Other tenants stay up where servers stay up.
+    others = deployed_archives(job.settings) if job.stay_up else {}
+    for url in serve_tenants(job.settings, {**others, job.spec.name: archive}, die_with_parent=not job.stay_up):
+        job.console.print(f"  ready at {url}")
 
 
 def _ask(job: Job) -> DemonstrationReport:

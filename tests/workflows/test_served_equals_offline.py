@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from contracts.api import encode
-from contracts.settings import find_redis_url, load_settings
+from contracts.settings import load_settings
 from feature_repo.deploy import apply
 from feature_repo.online_reader import OnlineReader
 from feature_repo.training_set import build_training_set
@@ -27,6 +27,7 @@ from sequence_store.redis_ring import RedisRingStore
 from serve.drain import drain
 from serve.engine import Engine
 from serve.history import layout_of
+from serve.rings import open_rings
 from tests.workflows.conftest import DAYS, Deployment
 
 pytestmark = pytest.mark.integration
@@ -86,12 +87,8 @@ def served(deployment: Deployment) -> Probabilities:
 
 
 def store(deployment: Deployment) -> RedisRingStore:
-
-    spec = deployment.spec
-    artifact = load_artifact(newest_artifact(deployment.settings.workspace(spec.name).artifacts))
-    return RedisRingStore(
-        find_redis_url(deployment.settings), spec.name, layout_of(artifact), spec.ring.capacity, spec.ring.ttl_days
-    )
+    artifacts = deployment.settings.workspace(deployment.spec.name).artifacts
+    return open_rings(load_artifact(newest_artifact(artifacts)), deployment.settings)
 
 
 def test_rest_equals_the_engine_called_directly(
