@@ -25,6 +25,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Storage = Literal["float32", "float16"]
 
+RESERVED_NAMES = frozenset({"feast", "redis", "run"})
+"""Folders of ``var`` that are no tenant's."""
+
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -325,6 +328,8 @@ def _inconsistencies(spec: Spec) -> Iterable[str]:
         repeated = sorted({str(name) for name in names if names.count(name) > 1})
         if repeated:
             yield f"{group}: duplicate name {', '.join(repeated)}"
+    if spec.name in RESERVED_NAMES:
+        yield f"name = {spec.name!r}: a tenant may not be called {', '.join(sorted(RESERVED_NAMES))}"
     if list(spec.quantiles) != sorted(spec.quantiles):
         yield f"quantiles = {list(spec.quantiles)}: levels must rise; write {sorted(spec.quantiles)}"
     if spec.context_length > spec.ring.capacity:

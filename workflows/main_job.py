@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,7 +151,13 @@ def _fill_feature_store(job: Job) -> None:
     apply(job.settings)
     features = service_features(job.spec.state.feature_service, job.settings)
     check_features(job.spec, features, str(job.spec_path))
-    materialize(job.spec, job.settings)
+    with contextlib.redirect_stdout(io.StringIO()):  # Feast prints escape codes
+        report = materialize(job.spec, job.settings)
+    for view, load in report.loads.items():
+        job.console.print(f"  {view}: {load}")
+    job.console.print(
+        f"  {len(features)} features of {job.spec.state.feature_service} online up to {report.end:%Y-%m-%d %H:%M} UTC"
+    )
 
 
 def _train(job: Job) -> tuple[dict[str, Any], Path]:

@@ -1,0 +1,136 @@
+"""What is defined is what the tables hold, or the error says which table and column is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from feast import FeatureView
+from feast.repo_operations import get_repo_files
+
+from contracts.errors import LogError, SpecError
+from contracts.settings import Settings
+from feature_repo import heartsteps, notification
+from feature_repo.catalog import check_tables, service_features
+from feature_repo.own_tables import own_definitions
+from feature_repo.store import REPO
+from tests.feature_repo.tables import (
+    ACTIVITY,
+    CLOCK,
+    NOTIFICATION,
+    PROFILE,
+    SHOP,
+    at,
+    deploy_spec,
+    shop,
+    write_notification,
+    write_table,
+)
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(var=tmp_path / "var", redis_url=None, java_home=None, heartsteps=tmp_path)
+
+
+def test_features_of_a_service_are_in_its_order(settings: Settings) -> None:
+    assert service_features("notification_state_v1", settings) == (*PROFILE, *ACTIVITY, *CLOCK)
+
+
+def test_own_features_are_in_the_specs_order(settings: Settings) -> None:
+    deploy_spec(settings, shop())
+    assert service_features("shop_state_v1", settings) == ("spent", "orders_total", "age")
+
+
+def test_unknown_service_names_the_nearest(settings: Settings) -> None:
+    with pytest.raises(SpecError, match=r"'notification_state_v2'.*did you mean 'notification_state_v1'"):
+        service_features("notification_state_v2", settings)
+
+
+def test_every_definition_says_what_it_is() -> None:
+    for module in (notification, heartsteps):
+        for view in [item for item in vars(module).values() if isinstance(item, FeatureView)]:
+            assert view.description
+            assert view.owner
+            assert view.tags["tenant"]
+            assert view.ttl
+            assert all(feature.description for feature in view.features), view.name
+    clock = notification.decision_clock
+    assert all(feature.name in clock.description for feature in clock.features)
+
+
+def test_feast_imports_definitions_only() -> None:
+    assert {path.stem for path in get_repo_files(REPO)} == {"entities", "heartsteps", "notification", "own_data"}
+
+
+def test_tables_as_the_simulator_writes_them_fit(settings: Settings) -> None:
+    write_notification(settings, ["a", "b"])
+    check_tables(NOTIFICATION, settings)
+
+
+def test_own_tables_fit_with_further_columns_and_any_type_of_number(settings: Settings) -> None:
+    orders = {"spent": pa.array([1], pa.int32()), "orders_total": pa.array([1], pa.int64()), "more": ["text"]}
+    write_table(settings, "shop", "orders", ["a"], [at()], orders)
+    write_table(settings, "shop", "member_profile", ["a"], [at()], {"age": pa.array([1.0], pa.float32())})
+    check_tables(shop(), settings)
+
+
+def test_each_thing_wrong_with_a_table_is_named(settings: Settings) -> None:
+    wrong = {"spend": [1.0], "orders_total": ["three"]}
+    orders = write_table(settings, "shop", "orders", ["a"], [at()], wrong)
+    with pytest.raises(LogError) as caught:
+        check_tables(shop(), settings)
+    lines = str(caught.value).splitlines()
+    assert lines == [
+        f"{orders}: missing column 'spent'; did you mean 'spend'?",
+        f"{orders}: column 'orders_total' must be one of double, float, int64, int32, bool, is string",
+        f"{orders.with_name('member_profile.parquet')}: no such feature table; import the data, or simulate it",
+    ]
+
+
+def test_key_columns_of_a_wrong_type_are_named(settings: Settings) -> None:
+    write_notification(settings, ["a"])
+    path = settings.workspace("notification").features / "member_profile.parquet"
+    table = pa.parquet.read_table(path)
+    table = table.set_column(0, "member_id", pa.array([1]))
+    pa.parquet.write_table(table.drop_columns("event_timestamp"), path)
+    with pytest.raises(LogError, match=r"'member_id' must be string, is int64") as caught:
+        check_tables(NOTIFICATION, settings)
+    assert "'event_timestamp' must be timestamp[us, tz=UTC], is missing" in str(caught.value)
+
+
+def test_a_table_cut_in_half_is_named(settings: Settings) -> None:
+    write_notification(settings, ["a"])
+    path = settings.workspace("notification").features / "member_activity.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(LogError, match=r"member_activity.parquet: not a whole Parquet file"):
+        check_tables(NOTIFICATION, settings)
+
+
+def test_a_spec_that_brought_tables_does_not_read_those_of_another(settings: Settings) -> None:
+    other = replace(NOTIFICATION, name="other")
+    write_notification(settings, ["a"])
+    check_tables(other, settings)
+    write_table(settings, "other", "member_profile", ["a"], [at()], {name: [1.0] for name in PROFILE})
+    with pytest.raises(SpecError, match="name your tables"):
+        check_tables(other, settings)
+
+
+def test_tenants_may_have_tables_of_one_name(settings: Settings) -> None:
+    deploy_spec(settings, shop())
+    deploy_spec(settings, shop(SHOP.replace("name: shop", "name: mall").replace("shop_state_v1", "mall_state_v1")))
+    names = [item.name for item in own_definitions(settings, taken=())]
+    assert len(names) == len(set(names)) == 6
+
+
+@pytest.mark.parametrize("service", ["shop_state_v1", "notification_state_v1"])
+def test_one_service_defined_twice_is_refused(settings: Settings, service: str) -> None:
+    deploy_spec(settings, shop())
+    text = SHOP.replace("name: shop", "name: mall").replace("shop_state_v1", service)
+    deploy_spec(settings, shop(text))
+    with pytest.raises(SpecError, match=rf"state.feature_service = '{service}' is defined by"):
+        own_definitions(settings, taken=["notification_state_v1"])
