@@ -108,6 +108,8 @@ class Model:
     """What the action head reads: [h_s ; h_R] or h_R alone (the paper's section 6.4.2)."""
     eligibility_gate: bool = True
     """The learned gate of the EAS embedding; ineligible actions are removed either way."""
+    earlier_returns: Literal["hidden", "predicted"] = "hidden"
+    """What history says of earlier returns-to-go: nothing, or the model's own predictions (eq. 4)."""
 
 
 @dataclass(frozen=True, config=_STRICT)

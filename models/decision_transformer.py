@@ -7,12 +7,15 @@ head sees it. History is therefore s, a, r, and no true return can reach the qua
 So every answer comes in two passes over one set of weights: the history s_1 a_1 r_1 ... s_T (a_T and r_T would be
 seen by nobody) gives the quantiles and keeps its keys and values; the return tokens on top of them give the actions.
 Training asks for all T steps at once, serving for the last one.
+
+With ``earlier_returns="predicted"`` the history also holds the model's own earlier predictions, s R^ a r as in eq. 4,
+made one after the other in training as in service (``predict_earlier``).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -40,6 +43,7 @@ class DecisionTransformerConfig:
     dropout: float = 0.0
     action_input: Literal["state_return", "return"] = "state_return"
     eligibility_gate: bool = True
+    earlier_returns: Literal["hidden", "predicted"] = "hidden"
 
     def __post_init__(self) -> None:
         for name in ("state_dim", "n_actions", "n_rewards", "context_length", "width", "layers", "heads"):
@@ -64,8 +68,8 @@ class History(NamedTuple):
 
     quantiles: Tensor  # [B, n, R, M]
     hidden_states: Tensor  # [B, n, d]    h_s
-    cache: list[KeysValues]  # one a layer, 3T - 2 tokens
-    attendable: Tensor  # bool [B, 3T - 2]
+    cache: list[KeysValues]  # one a layer, k(T - 1) + 1 tokens: k = 3 a step, or 4 with earlier returns
+    attendable: Tensor  # bool [B, k(T - 1) + 1]
 
 
 class Attention(nn.Module):
@@ -139,6 +143,7 @@ class DecisionTransformer(nn.Module):
         self.embed_reward = nn.Linear(config.n_rewards, width)
         self.embed_return = nn.Linear(config.n_rewards, width)
         self.embed_step = nn.Embedding(config.context_length, width)
+        self.step_tokens = 4 if config.earlier_returns == "predicted" else 3
         self.drop = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
@@ -155,14 +160,31 @@ class DecisionTransformer(nn.Module):
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
 
-    def forward(self, batch: Batch, returns: Tensor) -> Outputs:
+    def forward(self, batch: Batch, returns: Tensor, earlier: Tensor | None = None) -> Outputs:
         """Quantiles and logits of every step, conditioned on the returns [B, T, R] (normalised)."""
-        history = self.read(batch, last_only=False)
+        history = self.read(batch, earlier, last_only=False)
         return Outputs(history.quantiles, self.choose(history, returns, batch.eligible))
 
-    def read(self, batch: Batch, *, last_only: bool) -> History:
-        """First pass: history and states in, quantiles of every step (or of the last one alone) out."""
-        x, attendable = self._history_tokens(batch)
+    @torch.no_grad()
+    def predict_earlier(self, batch: Batch, ask: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """Return-to-go of every step but the last, as the model itself asks for it: [B, T, R], or None if hidden.
+
+        ``ask`` turns the quantiles [B, R, M] of one step into the return asked for [B, R]. Each step is predicted
+        from those before it: T - 1 passes.
+        """
+        if self.config.earlier_returns == "hidden":
+            return None
+        earlier = torch.zeros_like(batch.rewards)
+        for step in range(batch.valid.shape[1] - 1):
+            earlier[:, step] = ask(self.read(batch, earlier, last_only=False).quantiles[:, step])
+        return earlier
+
+    def read(self, batch: Batch, earlier: Tensor | None = None, *, last_only: bool) -> History:
+        """First pass: history and states in, quantiles of every step (or of the last one alone) out.
+
+        ``earlier`` [B, T, R] is what ``predict_earlier`` gave; the last step's is not read.
+        """
+        x, attendable = self._history_tokens(batch, earlier)
         x = self.drop(x)
         length = x.shape[1]
         itself = torch.eye(length, dtype=torch.bool, device=x.device)
@@ -172,16 +194,16 @@ class DecisionTransformer(nn.Module):
         for block in self.blocks:
             x, keys_values = block(x, allowed)
             cache.append(keys_values)
-        h_state = self.norm(x[:, -1:] if last_only else x[:, ::3])
+        h_state = self.norm(x[:, -1:] if last_only else x[:, :: self.step_tokens])
         return History(self._quantiles(h_state), h_state, cache, attendable)
 
     def choose(self, history: History, returns: Tensor, eligible: Tensor) -> Tensor:
         """Second pass: logits [B, n, A] of the last n steps, given returns [B, n, R] and eligible actions [B, n, A]."""
         n, length = returns.shape[1], history.attendable.shape[1]
-        t = (length + 2) // 3
+        t = (length - 1) // self.step_tokens + 1
         x = self.drop(self._return_tokens(returns, t))
-        # The leaf of step k sees up to s_k, the token 3k, and itself.
-        last_seen = 3 * torch.arange(t - n, t, device=x.device)
+        # A leaf sees up to the state of its step, and itself.
+        last_seen = self.step_tokens * torch.arange(t - n, t, device=x.device)
         upto_state = torch.arange(length, device=x.device)[None, :] <= last_seen[:, None]
         itself = torch.eye(n, dtype=torch.bool, device=x.device).expand(len(x), n, n)
         allowed = torch.cat([upto_state & history.attendable[:, None, :], itself], dim=2)
@@ -192,17 +214,24 @@ class DecisionTransformer(nn.Module):
         logits: Tensor = self.action_head(history.hidden_states, self.norm(x), eligible)
         return logits
 
-    def _history_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Embed s_1 a_1 r_1 ... s_T: tokens [B, 3T - 2, d] and which may be attended to [B, 3T - 2]."""
+    def _history_tokens(self, batch: Batch, earlier: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Embed s_1 (R^_1) a_1 r_1 ... s_T: tokens [B, k(T - 1) + 1, d] and which may be attended to."""
         b, t = batch.valid.shape
         if t > self.config.context_length:
             raise ValueError(f"batch has {t} steps, context_length is {self.config.context_length}")
+        if (earlier is None) != (self.config.earlier_returns == "hidden"):
+            raise ValueError(
+                f"earlier_returns is {self.config.earlier_returns!r}: earlier is {'not ' * (earlier is None)}given"
+            )
         state = torch.cat([batch.states, batch.eligible.to(batch.states.dtype), batch.gaps[..., None]], dim=-1)
         parts = [self.embed_state(state), self.embed_action(batch.actions), self.embed_reward(batch.rewards)]
-        tokens = torch.stack(parts, dim=2) + self._positions(t)[:, None]  # [B, T, 3, d]
-        attendable = batch.valid[..., None].expand(b, t, 3)
-        length = 3 * t - 2
-        return tokens.reshape(b, 3 * t, -1)[:, :length], attendable.reshape(b, 3 * t)[:, :length]
+        if earlier is not None:
+            parts.insert(1, self.embed_return(earlier))
+        k = self.step_tokens
+        tokens = torch.stack(parts, dim=2) + self._positions(t)[:, None]  # [B, T, k, d]
+        attendable = batch.valid[..., None].expand(b, t, k)
+        length = k * (t - 1) + 1
+        return tokens.reshape(b, k * t, -1)[:, :length], attendable.reshape(b, k * t)[:, :length]
 
     def _return_tokens(self, returns: Tensor, t: int) -> Tensor:
         """Embed the returns [B, n, R] of the last n of t steps."""

@@ -111,8 +111,9 @@ def _decide(
     prompted, given = [], []
     for part in np.array_split(ends, max(1, -(-len(ends) // CHUNK))):
         steps = trajectories.windows(part, policy.model.config.context_length)
-        prompted.append(policy.act(steps, make_prompts(reward_names, [prompt] * len(part))))
-        given.append(policy.act_given_returns(steps, returns[part]))
+        prompts = make_prompts(reward_names, [prompt] * len(part))
+        prompted.append(policy.act(steps, prompts))
+        given.append(policy.act(steps, prompts, returns[part]))
     return _concatenate(prompted), _concatenate(given)
 
 

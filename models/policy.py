@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.batch import Normalization, build_batch
-from models.decision_transformer import DecisionTransformer, History
+from models.decision_transformer import DecisionTransformer
 from models.prompts import Prompts, prompted_returns
 from models.steps import Floats, Ints, Steps
 
@@ -36,34 +37,35 @@ class Policy:
     normalization: Normalization
 
     @torch.inference_mode()
-    def act(self, steps: Steps, prompts: Prompts) -> Decisions:
+    def act(self, steps: Steps, prompts: Prompts, returns: Floats | None = None) -> Decisions:
         """Decide the last step of every window: quantiles, prompted return, action probabilities.
 
         Parameters
         ----------
         steps : B windows of up to ``context_length`` steps
         prompts : B rows
+        returns : [B, R] in raw units, taken in the place of the prompted ones, e.g. the true returns; for offline
+            comparison only
+
+        Raises ValueError if the numbers of rows differ, or a shape is not the model's.
         """
         if len(prompts) != len(steps):
             raise ValueError(f"{len(prompts)} prompts for {len(steps)} decisions")
         self.model.eval()
         batch = build_batch(steps, self.normalization)
-        history = self.model.read(batch, last_only=True)
-        quantiles = self.normalization.returns_from_model(history.quantiles[:, 0].numpy())
-        asked = prompted_returns(prompts, quantiles, self.model.config.quantiles)
-        return Decisions(self._probabilities(history, asked, batch.eligible[:, -1:]), quantiles, asked)
+        earlier = self.model.predict_earlier(batch, lambda q: self._scaled(self._asked(prompts, self._raw(q))))
+        history = self.model.read(batch, earlier, last_only=True)
+        quantiles = self._raw(history.quantiles[:, 0])
+        asked = self._asked(prompts, quantiles) if returns is None else returns
+        logits = self.model.choose(history, self._scaled(asked)[:, None], batch.eligible[:, -1:])
+        return Decisions(logits[:, 0].softmax(dim=-1).numpy(), quantiles, asked)
 
-    @torch.inference_mode()
-    def act_given_returns(self, steps: Steps, returns: Floats) -> Decisions:
-        """Decide under given returns [B, R] in raw units, e.g. the true ones: for offline comparison only."""
-        self.model.eval()
-        batch = build_batch(steps, self.normalization)
-        history = self.model.read(batch, last_only=True)
-        quantiles = self.normalization.returns_from_model(history.quantiles[:, 0].numpy())
-        return Decisions(self._probabilities(history, returns, batch.eligible[:, -1:]), quantiles, returns)
+    def _asked(self, prompts: Prompts, quantiles: Floats) -> Floats:
+        return prompted_returns(prompts, quantiles, self.model.config.quantiles)
 
-    def _probabilities(self, history: History, returns: Floats, eligible: torch.Tensor) -> Floats:
+    def _raw(self, quantiles: Tensor) -> Floats:
+        return self.normalization.returns_from_model(quantiles.numpy())
+
+    def _scaled(self, returns: Floats) -> Tensor:
         scaled = (returns - self.normalization.return_mean) / self.normalization.return_scale
-        logits = self.model.choose(history, torch.from_numpy(scaled.astype(np.float32))[:, None], eligible)
-        probabilities: Floats = logits[:, 0].softmax(dim=-1).numpy()
-        return probabilities
+        return torch.from_numpy(scaled.astype(np.float32))

@@ -113,8 +113,10 @@ def _train(
             at = np.maximum(ends[chosen][:, None] - np.arange(t - 1, -1, -1), 0)  # rows of the steps: [B, T]
             target = torch.from_numpy(scaled[at])
             weight = batch.valid & torch.from_numpy(is_target[at])
-            history = model.read(batch, last_only=False)
-            asked = _mix_predicted(target, history.quantiles.detach(), config.predicted_returns)
+            level = torch.randint(len(model.config.quantiles), (len(chosen), target.shape[2], 1))
+            earlier = model.predict_earlier(batch, lambda quantiles: quantiles.gather(-1, level)[..., 0])  # noqa: B023
+            history = model.read(batch, earlier, last_only=False)
+            asked = _mix_predicted(target, history.quantiles.detach(), level, config.predicted_returns)
             logits = model.choose(history, asked, batch.eligible)
             loss_action = action_loss(logits, batch.actions, weight)
             loss_rtg = pinball_loss(history.quantiles, target, model.config.quantiles, weight)
@@ -128,14 +130,13 @@ def _train(
             on_progress(Progress(step, steps, loss_action.item(), loss_rtg.item()))
 
 
-def _mix_predicted(true: Tensor, quantiles: Tensor, share: float) -> Tensor:
-    """Returns [B, T, R] to condition actions on: the true ones, in a share of windows one random learned quantile."""
-    if share == 0.0:
-        return true
-    b, _, r, m = quantiles.shape
-    level = torch.randint(m, (b, 1, r, 1)).expand((*quantiles.shape[:3], 1))
-    predicted = quantiles.gather(-1, level)[..., 0]
-    return torch.where(torch.rand(b, 1, 1) < share, predicted, true)
+def _mix_predicted(true: Tensor, quantiles: Tensor, level: Tensor, share: float) -> Tensor:
+    """Returns [B, T, R] to condition actions on: the true ones, but in a share of windows a predicted quantile.
+
+    ``level`` [B, R, 1] is the index of the quantile, drawn for the window and reward.
+    """
+    predicted = quantiles.gather(-1, level[:, None].expand((*quantiles.shape[:3], 1)))[..., 0]
+    return torch.where(torch.rand(len(true), 1, 1) < share, predicted, true)
 
 
 def _check_shapes(trajectories: Trajectories, config: DecisionTransformerConfig) -> None:

@@ -30,6 +30,10 @@ def batch_of(steps: Steps) -> Batch:
     return build_batch(steps, IDENTITY)
 
 
+def earlier_for(dt: DecisionTransformer, batch: Batch) -> torch.Tensor | None:
+    return dt.predict_earlier(batch, lambda quantiles: quantiles[..., 1])
+
+
 def returns_like(steps: Steps, seed: int = 5) -> torch.Tensor:
     return torch.randn(*steps.rewards.shape, generator=torch.Generator().manual_seed(seed))
 
@@ -237,3 +241,38 @@ def test_pinball_is_the_papers() -> None:
 def test_an_impossible_shape_is_named(change: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         small_config(**change)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10_000), at=st.integers(1, T - 1))
+def test_with_predicted_history_no_true_return_reaches_a_quantile_and_each_sees_only_the_past(
+    seed: int, at: int
+) -> None:
+    steps = random_steps(5, T, seed=seed)
+    dt, batch, returns = model(earlier_returns="predicted"), batch_of(steps), returns_like(steps)
+    earlier = earlier_for(dt, batch)
+    assert earlier is not None
+    before = dt(batch, returns, earlier)
+    assert torch.equal(before.quantiles, dt(batch, returns + 9.0, earlier).quantiles)
+    changed = earlier.clone()
+    changed[:, at:] += 5.0
+    assert torch.equal(before.quantiles[:, : at + 1], dt(batch, returns, changed).quantiles[:, : at + 1])
+
+
+def test_predicted_history_is_what_the_steps_before_it_predict() -> None:
+    steps = random_steps(8, T, seed=4)
+    dt, batch = model(earlier_returns="predicted"), batch_of(steps)
+    earlier = earlier_for(dt, batch)
+    assert earlier is not None
+    quantiles = dt.read(batch, earlier, last_only=False).quantiles
+    torch.testing.assert_close(earlier[:, :-1], quantiles[:, :-1, :, 1])
+    last = dt.read(batch, earlier, last_only=True)
+    torch.testing.assert_close(last.quantiles[:, 0], quantiles[:, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_history_that_does_not_fit_the_shape_is_refused() -> None:
+    batch = batch_of(random_steps(2, T))
+    with pytest.raises(ValueError, match="earlier_returns"):
+        model(earlier_returns="predicted").read(batch, last_only=True)
+    with pytest.raises(ValueError, match="earlier_returns"):
+        model().read(batch, batch.rewards, last_only=True)
