@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -265,13 +264,9 @@ def parse_spec(text: str, source: str) -> Spec:
 def dump_spec(spec: Spec) -> str:
     """Return ``spec`` as YAML text with every default written out; ``parse_spec`` reads it back equal."""
     plain = json.loads(_ADAPTER.dump_json(spec))
-    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    # Escaped: YAML reads some characters beyond ASCII, such as U+0085, as line breaks.
+    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=False)
     return text
-
-
-def spec_as_dict(spec: Spec) -> dict[str, Any]:
-    """Return ``spec`` as plain dicts, lists and numbers."""
-    return asdict(spec)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -165,6 +165,8 @@ def _worker_environment(settings: Settings, threads: int) -> dict[str, str]:
     environment = {
         "PACER_VAR": str(settings.var),
         "OMP_NUM_THREADS": str(threads),
+        # Threads that wait sleep: several workers share the cores.
+        "OMP_WAIT_POLICY": "passive",
         # The workers run the code that started them, installed or not.
         "PYTHONPATH": str(CHECKOUT),
     }
