@@ -33,7 +33,7 @@ def main() -> int:
         return 1
     show_metrics(result.metrics, console)
     console.print(f"artifact: {result.artifact}", highlight=False)
-    print(json.dumps({"artifact": result.artifact.name, "metrics": result.metrics}))
+    print(json.dumps({"artifact": result.artifact.name, "metrics": result.metrics}, allow_nan=False))
     return 0
 
 

@@ -46,7 +46,9 @@ class DecisionTransformerConfig:
     earlier_returns: Literal["hidden", "predicted"] = "hidden"
 
     def __post_init__(self) -> None:
-        for name in ("state_dim", "n_actions", "n_rewards", "context_length", "width", "layers", "heads"):
+        if self.state_dim < 0:
+            raise ValueError(f"state_dim = {self.state_dim} must be at least 0")
+        for name in ("n_actions", "n_rewards", "context_length", "width", "layers", "heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)} must be at least 1")
         if self.width % self.heads:

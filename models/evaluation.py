@@ -28,8 +28,8 @@ class Evaluation:
     """Under the true return, which service never has: the shift between the two is train-to-serve skew."""
     majority_accuracy: float
     """Of always answering the action most frequent in training."""
-    per_class: Mapping[str, Mapping[str, float]]
-    """Per action: share in the log, share answered, recall."""
+    per_class: Mapping[str, Mapping[str, float | None]]
+    """Per action: share in the log, share answered, recall (None for an action never taken)."""
     pinball: Mapping[str, float]
     """Per reward, mean over levels, raw units."""
     pinball_marginal: Mapping[str, float]
@@ -125,13 +125,13 @@ def _concatenate(parts: Sequence[Decisions]) -> Decisions:
     )
 
 
-def _per_class(actual: Ints, answered: Ints, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    table = {}
+def _per_class(actual: Ints, answered: Ints, names: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    table: dict[str, dict[str, float | None]] = {}
     for index, name in enumerate(names):
         of_class = actual == index
         table[name] = {
             "share": float(of_class.mean()),
             "answered": float((answered == index).mean()),
-            "recall": float((answered[of_class] == index).mean()) if of_class.any() else float("nan"),
+            "recall": float((answered[of_class] == index).mean()) if of_class.any() else None,
         }
     return table

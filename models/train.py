@@ -101,7 +101,8 @@ def show_metrics(metrics: dict[str, Any], console: Console) -> None:
     summary.add_row("  under the true return, not in service", f"{metrics['accuracy_true_return']:.4f}", "")
     for name, row in metrics["per_class"].items():
         text = f"  {name}: recall (share in the log)"
-        summary.add_row(text, f"{row['recall']:.4f}", f"{row['share']:.4f}")
+        recall = "never taken" if row["recall"] is None else f"{row['recall']:.4f}"
+        summary.add_row(text, recall, f"{row['share']:.4f}")
     for name, value in metrics["pinball"].items():
         base = metrics["pinball_marginal"][name]
         summary.add_row(f"pinball loss, {name} (marginal quantiles)", f"{value:.4f}", f"{base:.4f}")

@@ -50,7 +50,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("interrupted; the servers started here are stopped")
         return 130
-    print(json.dumps(summary), flush=True)
+    print(json.dumps(summary, allow_nan=False), flush=True)
     return 0
 
 

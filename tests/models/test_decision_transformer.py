@@ -276,3 +276,11 @@ def test_history_that_does_not_fit_the_shape_is_refused() -> None:
         model(earlier_returns="predicted").read(batch, last_only=True)
     with pytest.raises(ValueError, match="earlier_returns"):
         model().read(batch, batch.rewards, last_only=True)
+
+
+def test_without_any_state_column_the_history_still_decides() -> None:
+    steps = random_steps(6, T, states=0)
+    identity = Normalization(*(np.full(n, v, np.float32) for n in (0, 2, 2) for v in (0.0, 1.0)))
+    batch = build_batch(steps, identity)
+    out = model(state_dim=0)(batch, returns_like(steps))
+    assert torch.isfinite(out.quantiles).all()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +99,19 @@ def test_a_log_shorter_than_the_horizon_is_said_so(trajectories: Trajectories) -
     shape = model_config_of(trajectories, LEVELS, 4)
     with pytest.raises(ValueError, match="full look-ahead of 40"):
         fit(trajectories, np.arange(50), shape, TrainingConfig(horizon=40, discount=0.9))
+
+
+def test_an_action_never_taken_is_evaluated_without_a_recall() -> None:
+    trajectories = two_arm_trajectories(members=20, length=12)
+    never = dataclasses.replace(
+        trajectories,
+        actions=np.zeros_like(trajectories.actions),
+        rewards=np.zeros_like(trajectories.rewards),
+    )
+    fitted = fit(never, np.arange(14), model_config_of(never, LEVELS, 2), TrainingConfig(4, 0.9, epochs=1))
+    prompt = {"gain": 0.5, "cost": 0.5}
+    result = evaluate(
+        fitted, never, np.arange(14), np.arange(14, 20), prompt, ["gain", "cost"], ["wait", "act"], 4, 0.9
+    )
+    assert result.per_class["act"]["recall"] is None
+    json.dumps(result.to_json(), allow_nan=False)
