@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +24,9 @@ from contracts.spec import Absolute, Prompt, Spec, nearest
 MAX_ITEMS = 1024
 MAX_CANDIDATES = 1024
 MAX_TEXT = 256  # characters of an id, a type or a category
+MAX_ID_BYTES = 512  # of an id in UTF-8
+MAX_CANDIDATES_A_REQUEST = 32_768  # of all items together: bounds the time one body takes
+MAX_ACTIONS = 63
 MAX_FEATURES = 1024
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
@@ -40,7 +44,7 @@ class _AbsoluteItem(TypedDict):
 class _CandidateItem(TypedDict):
     notification_id: _Text | int
     type: NotRequired[Annotated[str, Field(max_length=MAX_TEXT)]]
-    eligible: Annotated[list[_Text], Field(min_length=1)]
+    eligible: Annotated[list[_Text], Field(min_length=1, max_length=MAX_ACTIONS)]
     features: NotRequired[Annotated[dict[str, float | str | None], Field(max_length=MAX_FEATURES)]]
 
 
@@ -53,6 +57,9 @@ class _DecisionItem(TypedDict):
     prompt: NotRequired[dict[str, float | _AbsoluteItem]]
     cohort: NotRequired[str]
 
+
+# The offset may be missing here, so that its absence gets a message of its own.
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 
 _ITEM = TypeAdapter(_DecisionItem)
 
@@ -105,10 +112,13 @@ def parse_body(body: bytes | str | object) -> list[object]:
     """
     if isinstance(body, bytes | bytearray | str):
         try:
-            body = json.loads(body)
+            # JSON is UTF-8 (RFC 8259); left to itself, Python's parser also guesses UTF-16 and UTF-32.
+            body = json.loads(body if isinstance(body, str) else body.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-            raise RequestError("body", f"is not JSON: {reason[:200]}") from None
+            raise RequestError(
+                "body", f"is not JSON ({reason[:200]}); send JSON with Content-Type: application/json"
+            ) from None
     if not isinstance(body, dict):
         raise RequestError("body", f"must be an object with the key 'decisions', this is {_kind(body)}")
     unknown = sorted(str(key)[:64] for key in body if key != "decisions")
@@ -119,6 +129,11 @@ def parse_body(body: bytes | str | object) -> list[object]:
         raise RequestError("decisions", f"must be a list of 1 to {MAX_ITEMS:,} items, this is {_kind(items)}")
     if not 1 <= len(items) <= MAX_ITEMS:
         raise RequestError("decisions", f"holds {len(items):,} items; a request takes 1 to {MAX_ITEMS:,}")
+    lists = (item.get("candidates") for item in items if isinstance(item, dict))
+    candidates = sum(len(each) for each in lists if isinstance(each, list))
+    if candidates > MAX_CANDIDATES_A_REQUEST:
+        reason = f"hold {candidates:,} candidates; a request takes {MAX_CANDIDATES_A_REQUEST:,}: split it"
+        raise RequestError("decisions", reason)
     return items
 
 
@@ -204,11 +219,13 @@ def _identity(field: str, value: str | int, *, may_be_empty: bool = False) -> st
             raise RequestError(field, "has more than 40 digits")
         return str(value)
     try:
-        value.encode("utf-8")
+        size = len(value.encode("utf-8"))
     except UnicodeEncodeError:
         raise RequestError(field, "holds a lone surrogate, which no UTF-8 text can") from None
     if len(value) > MAX_TEXT:
         raise RequestError(field, f"has {len(value):,} characters; at most {MAX_TEXT} are taken")
+    if size > MAX_ID_BYTES:
+        raise RequestError(field, f"has {size:,} bytes in UTF-8; at most {MAX_ID_BYTES} are taken")
     if not value and not may_be_empty:
         raise RequestError(field, "must not be empty")
     return value
@@ -217,10 +234,10 @@ def _identity(field: str, value: str | int, *, may_be_empty: bool = False) -> st
 def _moment(text: str) -> int:
     """Parse an RFC 3339 time into epoch milliseconds."""
     try:
-        moment = datetime.fromisoformat(text) if len(text) <= 40 else None
+        moment = datetime.fromisoformat(text) if _RFC_3339.fullmatch(text) else None
     except ValueError:
         moment = None
-    if moment is None or "T" not in text.upper():
+    if moment is None:
         raise RequestError("at", f"{text[:40]!r} is no RFC 3339 time such as 2026-01-31T08:00:00Z")
     if moment.tzinfo is None:
         raise RequestError("at", f"{text!r} has no UTC offset; write {text}Z if it is UTC")

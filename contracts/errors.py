@@ -30,6 +30,8 @@ class RequestError(PacerError, ValueError):
     """A request is wrong. ``field`` names the offending part, e.g. ``decisions[3].prompt.click``."""
 
     def __init__(self, field: str, reason: str) -> None:
+        # A caller's own words may hold lone surrogates, which no reply can.
+        field, reason = (text.encode("utf-8", "backslashreplace").decode() for text in (field, reason))
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason

@@ -143,7 +143,10 @@ class Limits:
     """Hard caps, applied as eligibility."""
 
     sends_per_day: Annotated[int, Field(ge=0)] | None = None
-    """Actions other than index 0 in any 24 h; at the cap only index 0 is eligible."""
+    """Actions other than index 0 in any 24 h; at the cap only index 0 is eligible.
+
+    They are counted in the member's ring: give it a capacity of at least the decisions made in 24 h.
+    """
 
 
 @dataclass(frozen=True, config=_STRICT)

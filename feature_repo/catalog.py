@@ -12,7 +12,7 @@ from feast.errors import FeatureServiceNotFoundException
 
 from contracts.errors import LogError, SpecError, StoreError
 from contracts.settings import Settings
-from contracts.spec import Spec, nearest
+from contracts.spec import Spec, check_features, load_spec, nearest
 from feature_repo import heartsteps, notification
 from feature_repo.own_tables import own_definitions, own_service, own_views
 from feature_repo.tables import EVENT_TIME, NUMBERS, feature_types
@@ -34,6 +34,30 @@ def service_features(service_name: str, settings: Settings) -> tuple[str, ...]:
     Raises SpecError where no definition has that service.
     """
     return feature_names(_find(service_name, settings))
+
+
+def check_service(spec: Spec, settings: Settings, source: str) -> None:
+    """Check the features that ``spec`` names before anything is imported; ``source`` names its file in errors.
+
+    Raises SpecError if its feature service is not defined, or is defined by another deployment as well, or lacks a
+    feature that the spec names.
+    """
+    if not spec.state.tables:
+        check_features(spec, service_features(spec.state.feature_service, settings), source)
+        return
+    name = spec.state.feature_service
+    owner = "feature_repo" if name in BUILT_IN else None
+    for path in sorted(settings.var.glob("*/spec.yaml")):
+        if path.parent.name != spec.name:
+            other = load_spec(path)
+            if other.state.tables and other.state.feature_service == name:
+                owner = f"{path} (remove that file if the deployment is gone)"
+    if owner:
+        raise SpecError(
+            f"{source}: state.feature_service = {name!r} is defined by {owner} already; choose another name, or drop "
+            "state.tables to use the features it has"
+        )
+    check_features(spec, [feature for table in spec.state.tables.values() for feature in table.features], source)
 
 
 def check_tables(spec: Spec, settings: Settings) -> None:

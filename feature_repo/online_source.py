@@ -79,10 +79,13 @@ class RedisSource:
             with self._client.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.hmget(key, self._fields)
-                rows = pipe.execute()
+                rows = pipe.execute(raise_on_error=False)
         except (redis.ConnectionError, redis.TimeoutError, ServerError) as error:
             self._client = None  # the server that `make up` starts next has another port
             raise StoreUnavailable(f"reading features of {len(keys)} members: {error}") from error
+        # A key that holds no hash is one member's damage: nothing is known of that member.
+        nothing: list[bytes | None] = [None] * len(self._fields)
+        rows = [nothing if isinstance(row, redis.ResponseError) else row for row in rows]
         values = decode_values(list(chain.from_iterable(row[: self._features] for row in rows)))
         times_us = decode_times_us(list(chain.from_iterable(row[self._features :] for row in rows)))
         return StoredValues(values.reshape(len(rows), self._features), times_us.reshape(len(rows), self._views))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
@@ -48,7 +49,10 @@ def decode_times_us(blobs: Sequence[bytes | None]) -> NDArray[np.int64]:
     times = np.full(len(blobs), -1, dtype=np.int64)
     for row, blob in enumerate(blobs):
         if blob:
-            stamp = Timestamp.FromString(blob)
+            try:
+                stamp = Timestamp.FromString(blob)
+            except DecodeError:
+                continue  # damaged: as if never written
             times[row] = stamp.seconds * 1_000_000 + stamp.nanos // 1_000
     return times
 

@@ -16,7 +16,7 @@ from contracts.errors import LogError
 from contracts.feature_table import read_feature_table
 from contracts.settings import Workspace
 from contracts.spec import Spec, dump_spec, nearest
-from contracts.table_files import find_tables
+from contracts.table_files import find_table, find_tables
 from importers.report import ImportReport, TableReport
 
 
@@ -41,6 +41,11 @@ def import_folder(data: Path, spec: Spec, workspace: Workspace, notes: Sequence[
     LogError
         If the log or a table breaks its contract, or a table of the spec is missing.
     """
+    if data.is_file() and spec.state.tables:
+        raise LogError(
+            f"{data}: is a file; name the folder that holds it and features/ with {', '.join(spec.state.tables)}"
+        )
+    find_table(data, "decisions")
     tables = find_tables(data / "features")
     for name in spec.state.tables:
         if name not in tables:

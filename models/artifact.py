@@ -129,11 +129,14 @@ def load_artifact(folder: Path) -> Artifact:
     manifest = _read_json(folder / "manifest.json")
     if manifest.get("format") != FORMAT:
         raise ArtifactError(f"{folder}: artifact format {manifest.get('format')!r}; this code reads format {FORMAT}")
+    hashes = manifest.get("sha256")
+    if not isinstance(hashes, dict) or not isinstance(manifest.get("version"), str):
+        raise ArtifactError(f"{folder / 'manifest.json'} names no version or no hashes; train anew")
     for name in HASHED:
         path = folder / name
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; the artifact is not whole: train or copy it anew")
-        if _sha256(path) != manifest.get("sha256", {}).get(name):
+        if _sha256(path) != hashes.get(name):
             raise ArtifactError(f"{path} does not match its hash in manifest.json: train or copy the artifact anew")
     try:
         spec = parse_spec((folder / "spec.yaml").read_text(encoding="utf-8"), str(folder / "spec.yaml"))

@@ -59,6 +59,9 @@ def prepare(table: DecisionTable, spec: Spec) -> TrainingData:
     Raises ValueError with fewer than two members, LogError where labels or categories do not fit the spec.
     """
     train, validation = split_members(len(table.member_ids), spec.training.validation_share, spec.training.seed)
+    for name, column in zip(spec.reward_names, table.rewards.T, strict=True):
+        if not np.isfinite(column).any() and spec.rewards[name].kind != "predicted":
+            raise LogError(f"reward_{name} is null in every row; a reward that was never known can't be learned")
     encoder = StateEncoder.fit(spec, table.service_features, table.candidate)
     rows = np.concatenate([np.arange(table.starts[m], table.starts[m + 1]) for m in train])
     utility, report = fit_utility(
@@ -93,7 +96,10 @@ def read_decision_table(folder: Path, spec: Spec) -> DecisionTable:
         raise LogError(
             f"{folder} holds no training set; `make run`, or `python -m feature_repo training-set`, makes it"
         )
-    service_features = tuple(json.loads(listing.read_text(encoding="utf-8")))
+    try:
+        service_features = tuple(map(str, json.loads(listing.read_text(encoding="utf-8"))))
+    except (ValueError, TypeError) as error:
+        raise LogError(f"{listing} is no list of names ({error}); make the training set anew") from None
     columns = _needed_columns(spec, service_features)
     table = pa.concat_tables([_read(part, columns) for part in parts], promote_options="permissive")
     table = table.sort_by([("member_id", "ascending"), ("decided_at", "ascending")])

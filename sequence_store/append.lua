@@ -8,9 +8,13 @@ local new_incarnation, capacity, ttl_ms, frame, log_row = ARGV[4], tonumber(ARGV
 
 local generation = redis.call('GET', KEYS[2]) or '0'
 local found = redis.call('HMGET', ring, 'g', 'i', 'n', 'c')
-local incarnation, count, old_capacity = tonumber(found[2] or ''), tonumber(found[3] or ''), tonumber(found[4] or '')
--- A ring of an older generation has been emptied; one without its numbers is no ring.
-local live = found[1] == generation and incarnation and count and old_capacity
+local function number(text)
+  return text and #text <= 10 and string.match(text, '^%d+$') and tonumber(text)
+end
+local incarnation, count, old_capacity = number(found[2]), number(found[3]), number(found[4])
+-- A ring of an older generation has been emptied; one without its numbers, or with wild ones, is no ring.
+local live = found[1] == generation and incarnation and count and old_capacity and old_capacity >= 1
+  and old_capacity <= 1024 and count < 4294967295
 if not live then
   incarnation, count = 0, 0
 end

@@ -35,8 +35,10 @@ class Checked:
     member_id: str
     version: Version
     sealed: Sequence[Sealed]
-    """In order of sequence number."""
+    """In order of sequence number, aged ones included."""
     skipped: Counter[str]
+    oldest_ms: int
+    """Entries from before it are aged."""
 
 
 def check_member_id(member_id: str) -> str:
@@ -51,7 +53,7 @@ def check_member_id(member_id: str) -> str:
 
 
 def check(tenant: str, member_id: str, stored: Stored, oldest_ms: int) -> Checked:
-    """Check the frames of one ring, leaving out the damaged ones and those from before ``oldest_ms``."""
+    """Check the frames of one ring, leaving out the damaged ones."""
     key = owner(tenant, member_id)
     skipped: Counter[str] = Counter(stored.faults)
     sealed: list[Sealed] = []
@@ -63,20 +65,25 @@ def check(tenant: str, member_id: str, stored: Stored, oldest_ms: int) -> Checke
         except UnreadableFrame as error:
             skipped[error.fault] += 1
             continue
-        if frame.at_ms < oldest_ms:
-            skipped[EXPIRED] += 1
-        else:
-            sealed.append(frame)
-    return Checked(member_id, stored.version, sealed, skipped)
+        sealed.append(frame)
+    return Checked(member_id, stored.version, sealed, skipped, oldest_ms)
 
 
 def assemble(checked: Checked, layouts: Mapping[bytes, Layout | None]) -> Ring:
     """Decode the frames of one ring by their layouts, given by fingerprint; None stands for one not understood."""
     skipped = checked.skipped.copy()
     entries: list[Entry] = []
+    aged: list[Entry] = []
     for frame in checked.sealed:
         try:
-            entries.append(frame.entry(layouts.get(frame.fingerprint)))
+            entry = frame.entry(layouts.get(frame.fingerprint))
         except UnreadableFrame as error:
             skipped[error.fault] += 1
-    return Ring(checked.member_id, tuple(entries), checked.version, {str(why): n for why, n in skipped.items()})
+            continue
+        if entry.at_ms < checked.oldest_ms:
+            skipped[EXPIRED] += 1
+            aged.append(entry)
+        else:
+            entries.append(entry)
+    reasons = {str(why): n for why, n in skipped.items()}
+    return Ring(checked.member_id, tuple(entries), checked.version, reasons, tuple(aged))

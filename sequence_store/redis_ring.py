@@ -84,9 +84,12 @@ class RedisRingStore:
             [
                 *(("GET", keys.generation(bucket)) for bucket in distinct),
                 *(slots.read_command(keys.ring(member_id)) for member_id in member_ids),
+                self._registry.is_registered_command(self._layout),
             ],
             writes=False,
         )
+        if replies.pop() == 0:
+            self._registered = False  # emptied since: the next append brings the layout again
         generations = dict(zip(distinct, map(_generation, replies[: len(distinct)]), strict=True))
         checked = []
         for member_id, now, bucket, reply in zip(member_ids, now_ms, buckets, replies[len(distinct) :], strict=True):

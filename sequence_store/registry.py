@@ -23,6 +23,10 @@ class Registry:
         """Return the command that registers ``layout``."""
         return ("HSETNX", self._keys.layouts, layout.fingerprint.hex(), layout.to_json())
 
+    def is_registered_command(self, layout: Layout) -> Command:
+        """Return the command that replies 0 if ``layout`` is not registered."""
+        return ("HEXISTS", self._keys.layouts, layout.fingerprint.hex())
+
     def resolve(self, fingerprints: Collection[bytes]) -> Mapping[bytes, Layout | None]:
         """Return the layouts known by now; a round trip is made only if one of ``fingerprints`` is new.
 

@@ -58,10 +58,13 @@ class Ring:
     entries: tuple[Entry, ...]
     version: Version
     skipped: Mapping[str, int]
+    aged: tuple[Entry, ...] = ()
+    """Entries too old to be history, but still stored: a cycle is decided once, whatever time a retry names."""
 
     def cycle(self, cycle_id: str) -> Entry | None:
-        """Return the entry of that cycle, whatever its mask key, or None."""
-        return next((entry for entry in reversed(self.entries) if entry.cycle_id == cycle_id), None)
+        """Return the entry of that cycle, whatever its mask key and age, or None."""
+        stored = (*reversed(self.entries), *reversed(self.aged))
+        return next((entry for entry in stored if entry.cycle_id == cycle_id), None)
 
     def history(self, accept: Sequence[str]) -> tuple[Entry, ...]:
         """Return the entries whose mask key equals, or matches as a glob, one of ``accept``, in order."""

@@ -20,7 +20,11 @@ from redis.exceptions import ResponseError
 
 from contracts.errors import StoreUnavailable
 from sequence_store.assembly import Stored
+from sequence_store.retention import MAX_CAPACITY
 from sequence_store.ring import Version, new_incarnation
+
+MAX_COUNT: Final = 2**32 - 2
+"""Sequence numbers are 32 bits in a frame."""
 
 WRONG_TYPE: Final = "wrong_type"
 """Reason counted in ``Ring.skipped`` where the ring's key holds no hash."""
@@ -65,11 +69,12 @@ def parse(reply: Any, generation: int, capacity: int) -> Stored:
             raise StoreUnavailable(f"Redis refuses to read rings: {reply}") from reply
         return Stored(Version(generation, 0), faults=(WRONG_TYPE,))
     fields = reply if isinstance(reply, Mapping) else dict(zip(reply[::2], reply[1::2], strict=True))
-    try:
-        stored_generation, incarnation, count, slots = (int(fields[name]) for name in (b"g", b"i", b"n", b"c"))
-    except (KeyError, ValueError):
+    numbers = [fields.get(name, b"") for name in (b"g", b"i", b"n", b"c")]
+    # As the script does: digits only, and within bounds; anything else is no ring.
+    if not all(number.isdigit() and len(number) <= 10 for number in numbers):
         return Stored(Version(generation, 0))
-    if stored_generation != generation:
+    stored_generation, incarnation, count, slots = map(int, numbers)
+    if stored_generation != generation or not 1 <= slots <= MAX_CAPACITY or count > MAX_COUNT:
         return Stored(Version(generation, 0))
     newest = range(max(0, count - min(slots, capacity)), count)
     found = ((sequence, fields.get(b"%d" % (sequence % slots))) for sequence in newest)

@@ -87,10 +87,11 @@ def _status(settings: Settings) -> None:
 
 
 def _archive(settings: Settings, tenant: str, artifact: Path | None) -> Path:
-    from models.artifact import newest_artifact
+    from models.artifact import load_artifact, newest_artifact
 
     workspace = settings.workspace(tenant)
     chosen = artifact or newest_artifact(workspace.artifacts)
+    load_artifact(chosen)  # one that is torn does not take the place of a good archive
     return pack(chosen, tenant, chosen.resolve().name, workspace.archives)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -14,14 +15,21 @@ from pathlib import Path
 
 from contracts.errors import ArtifactError
 from contracts.settings import Settings
+from serve.torchserve_config import TorchServeConfig
 
 HANDLER = Path(__file__).with_name("handler.py")
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # By default a worker whose model did not load for five minutes, say for want of Redis, is given up for
-# good. TorchServe multiplies by 1,000 in 32 bits, so this is the most it can take: 24 days.
-_MODEL_CONFIG = "maxRetryTimeoutInSec: 2147483\n"
+# good. TorchServe multiplies by 1,000 in 32 bits, so this is the most it can take: 24 days. Where an archive has a
+# configuration, its time limits are those that hold, whatever config.properties says.
+_MODEL_CONFIG = f"""maxRetryTimeoutInSec: 2147483
+responseTimeout: {TorchServeConfig.response_timeout_s}
+startupTimeout: {TorchServeConfig.startup_timeout_s}
+"""
 
 
 def pack(artifact: Path, tenant: str, version: str, out: Path, *, handler: Path = HANDLER) -> Path:
@@ -62,9 +70,21 @@ def pack(artifact: Path, tenant: str, version: str, out: Path, *, handler: Path 
 
 
 def deployed_archives(settings: Settings) -> dict[str, Path]:
-    """Return the archive of every tenant that has one: tenant -> ``.mar`` file."""
-    paths = sorted(settings.var.glob("*/archive/*.mar"))
-    return {path.stem: path for path in paths if path.parent == settings.workspace(path.stem).archives}
+    """Return the archive of every tenant that has one: tenant -> ``.mar`` file.
+
+    One that is no archive is left out with a warning, lest it keeps the other tenants from being served.
+    """
+    archives: dict[str, Path] = {}
+    for path in sorted(settings.var.glob("*/archive/*.mar")):
+        if path.parent != settings.workspace(path.stem).archives:
+            continue
+        try:
+            archive_version(path)
+        except ArtifactError as error:
+            logger.warning("%s; the tenant is left out", error)
+        else:
+            archives[path.stem] = path
+    return archives
 
 
 def archive_version(archive: Path) -> str:

@@ -38,8 +38,10 @@ def _table(rows: Sequence[bytes], spec: Spec) -> pa.Table:
     """Rows as a table with the columns of DESIGN 4.2 and what serving adds: sequence, cycle, counters, model."""
     try:
         documents = [json.loads(row) for row in rows]
+        if not all(isinstance(row, dict) for row in documents):
+            raise ValueError("not an object")
     except ValueError as error:
-        raise StoreError(f"the outbox of tenant {spec.name!r} holds a row that is no JSON: {error}") from error
+        raise StoreError(f"the outbox of tenant {spec.name!r} holds a row that is no JSON object: {error}") from error
     columns: dict[str, list[Any]] = {name: [] for name in sorted({name for row in documents for name in row})}
     for row in documents:
         for name, values in columns.items():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from contracts.api import Candidate, DecisionRequest, Rejection, Reply, encode, parse_body, parse_items
 from contracts.attribution import penalties
-from contracts.errors import PacerError, RequestError, SpecError, StoreError
+from contracts.errors import OutcomeUnknown, PacerError, RequestError, SpecError, StoreError
 from contracts.settings import Settings
 from contracts.spec import Spec
 from models.artifact import Artifact, load_artifact
@@ -212,14 +212,19 @@ class Engine:
         kept = Read(read.features[open_], [read.rings[row] for row in open_])
         decided, appends = self._compute(fresh, kept)
         refused: list[int] = []
+        unknown: list[int] = []
         for row, answer, outcome in zip(open_, decided, self._append(appends), strict=True):
             i = turn[row]
             if outcome is AppendOutcome.APPENDED:
                 answers[i] = answer
             elif outcome is AppendOutcome.CONFLICT:
                 refused.append(i)
-            else:
-                answers[i] = self._read_back(requests[i], outcome)
+            elif isinstance(outcome, OutcomeUnknown):
+                unknown.append(i)
+            else:  # nothing of it was written
+                answers[i] = answers_of.fallback(self.artifact, requests[i], str(outcome))
+        for i, answer in zip(unknown, self._read_back([requests[i] for i in unknown]), strict=True):
+            answers[i] = answer
         return refused
 
     def _read(self, batch: Sequence[DecisionRequest]) -> Read:
@@ -272,18 +277,26 @@ class Engine:
         except StoreError as error:
             return [error] * len(appends)
 
-    def _read_back(self, request: DecisionRequest, error: StoreError) -> Answer:
-        """Settle an append whose outcome is unknown: the ring says whether it happened."""
+    def _read_back(self, batch: Sequence[DecisionRequest]) -> list[Answer]:
+        """Settle appends whose outcome is unknown, all in one read: the rings say whether they happened."""
+        if not batch:
+            return []
+        members, times = [request.member_id for request in batch], [request.at_ms for request in batch]
+        started = time.monotonic()
         try:
-            ring = self._rings.read([request.member_id], [request.at_ms])[0]
-        except StoreError:
-            return answers_of.fallback(self.artifact, request, f"outcome of the append unknown: {error}")
-        entry = ring.cycle(request.cycle_id)
-        return (
-            answers_of.fallback(self.artifact, request, str(error))
+            rings = _within(
+                self._pool.submit(self._rings.read, members, times), "rings", self.spec.deadlines_ms.rings, started
+            )
+        except StoreError as error:
+            reason = f"outcome of the append unknown: {error}"
+            return [answers_of.fallback(self.artifact, request, reason) for request in batch]
+        entries = [ring.cycle(request.cycle_id) for ring, request in zip(rings, batch, strict=True)]
+        return [
+            answers_of.fallback(self.artifact, request, "the append was lost with its connection")
             if entry is None
             else answers_of.replayed(request, entry)
-        )
+            for request, entry in zip(batch, entries, strict=True)
+        ]
 
     def _at_cap(self, request: DecisionRequest, ring: Ring) -> bool:
         cap = self.spec.limits.sends_per_day

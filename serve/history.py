@@ -11,25 +11,55 @@ from contracts.spec import Spec
 from models.artifact import Artifact
 from models.steps import Bools, Floats, Steps
 from sequence_store.entry import Entry
-from sequence_store.layout import FloatGroup, Layout
+from sequence_store.layout import FloatGroup, Layout, Storage
 from sequence_store.ring import Ring
+
+DISTORTION = 0.01
+"""Largest rounding error that history may have, in standard deviations of its column."""
 
 
 def layout_of(artifact: Artifact) -> Layout:
     """Return the FLS layout of the entries that this artifact writes (DESIGN 4.3).
 
     Counters are kept as float64 and probabilities as float32 whatever the spec's storage, since rewards are exact
-    differences and a replay answers the same probabilities.
+    differences and a replay answers the same probabilities. A group that float16 would distort is kept as float32,
+    lest the model meets another history in service than in training.
     """
-    spec, encoder = artifact.spec, artifact.encoder
+    spec, encoder, normalization = artifact.spec, artifact.encoder, artifact.policy.normalization
+    base = len(encoder.features) + len(encoder.candidate_columns)
+    known = [spec.reward_names.index(name) for name in known_rewards(spec)]
     groups = (
-        FloatGroup("state", (*encoder.features, *encoder.candidate_columns), spec.state.storage_of("state")),
-        FloatGroup("scores", encoder.scores, spec.state.storage_of("scores")),
-        FloatGroup("rewards", known_rewards(spec), spec.state.storage_of("rewards")),
+        FloatGroup(
+            "state",
+            (*encoder.features, *encoder.candidate_columns),
+            _storage(spec, "state", normalization.state_mean[:base], normalization.state_scale[:base]),
+        ),
+        FloatGroup(
+            "scores",
+            encoder.scores,
+            _storage(spec, "scores", normalization.state_mean[base:], normalization.state_scale[base:]),
+        ),
+        FloatGroup(
+            "rewards",
+            known_rewards(spec),
+            _storage(spec, "rewards", normalization.reward_mean[known], normalization.reward_scale[known]),
+        ),
         FloatGroup("counters", spec.counter_features, "float64"),
         FloatGroup("probabilities", spec.actions, "float32"),
     )
     return Layout(groups=groups, actions=spec.actions)
+
+
+def _storage(spec: Spec, group: str, mean: Floats, scale: Floats) -> Storage:
+    """Storage type of a group: the spec's, but float32 where float16 keeps a column to worse than DISTORTION scales.
+
+    float16 has 11 significant bits and ends at 65,504.
+    """
+    wanted = spec.state.storage_of(group)
+    largest = np.abs(mean) + 3.0 * scale
+    error = largest * 2.0**-11
+    distorted = bool(((error > DISTORTION * scale) | (largest > np.finfo(np.float16).max)).any())
+    return "float32" if distorted else wanted
 
 
 def known_rewards(spec: Spec) -> tuple[str, ...]:

@@ -59,7 +59,7 @@ class Identity:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.create_time) < _CREATE_TIME_TOLERANCE_S
             return process if same and _runs(process) else None
-        except psutil.NoSuchProcess:
+        except (psutil.NoSuchProcess, ValueError, OverflowError):  # no such process, or no such number
             return None
 
 

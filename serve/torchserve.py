@@ -138,8 +138,12 @@ def serve_tenants(settings: Settings, tenants: Mapping[str, Path], *, die_with_p
     Raises what ``start_torchserve`` and ``RunningTorchServe.wait_ready`` raise.
     """
     server = start_torchserve(settings, tenants, die_with_parent=die_with_parent)
-    for tenant in tenants:
-        server.wait_ready(tenant)
+    try:
+        for tenant in tenants:
+            server.wait_ready(tenant)
+    except ServerError:
+        stop_torchserve(settings)  # it would try to load what cannot be loaded for days
+        raise
     return [f"{server.url}/predictions/{tenant}" for tenant in tenants]
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from rich.console import Console
 
-from contracts.errors import SpecError
+from contracts.errors import LogError, SpecError
 from contracts.settings import Settings, Workspace
-from contracts.spec import Spec, check_features, load_spec
+from contracts.spec import Spec, load_spec
 from importers.report import ImportReport
 from importers.run import run_import
 from models.artifact import load_artifact
@@ -35,6 +35,9 @@ SIMULATED_SERVICE = "notification_state_v1"
 MEMBERS, DAYS, SEED = 2_000, 21, 0
 """What the simulator makes where no log is given: 336,000 decisions."""
 
+MISSING_SHOWN = 0.2
+"""Share of missing values above which a feature is named."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -45,6 +48,8 @@ class Job:
     settings: Settings
     console: Console
     stay_up: bool
+    was_up: bool
+    """A deployment was being served when the run began: it is replaced, never taken down."""
 
     @property
     def workspace(self) -> Workspace:
@@ -75,16 +80,20 @@ def run_main_job(
     started = time.monotonic()
     spec = load_spec(spec_path)
     was_up = process.read_record(settings.run_dir, TORCHSERVE) is not None
-    job = Job(spec, spec_path, settings, console, stay_up or was_up)
+    job = Job(spec, spec_path, settings, console, stay_up or was_up, was_up)
     if data is None:
         _check_simulated(job)
+    job.step(1, "set-up is there; check the spec")
+    from feature_repo.catalog import check_service
+
+    check_service(spec, settings, str(spec_path))
     with _servers(job):
         report = _bring_log(job, data)
         _validate(job)
         _fill_feature_store(job)
         metrics, artifact = _train(job)
         _deploy(job, artifact)
-        shown = _ask(job)
+        shown = _ask(job, artifact)
         _say_where(job, artifact)
     return {
         "log_rows": report.log.rows,
@@ -109,7 +118,7 @@ def _check_simulated(job: Job) -> None:
 @contextmanager
 def _servers(job: Job) -> Iterator[None]:
     """Run Redis for the steps that follow, and stop at the end what was started here unless it shall stay."""
-    job.step(2, "start Redis")  # step 1, the set-up, was the Makefile's
+    job.step(2, "start Redis")
     redis = start_redis(job.settings, die_with_parent=not job.stay_up)
     job.console.print(f"  Redis {'started' if redis.started else 'is up'} at {redis.url}")
     done = False
@@ -117,7 +126,7 @@ def _servers(job: Job) -> Iterator[None]:
         yield
         done = True
     finally:
-        if not (job.stay_up and done):
+        if not job.stay_up or not (done or job.was_up):
             stop_torchserve(job.settings)
             if redis.started:
                 stop_redis(job.settings)
@@ -150,7 +159,6 @@ def _fill_feature_store(job: Job) -> None:
 
     apply(job.settings)
     features = service_features(job.spec.state.feature_service, job.settings)
-    check_features(job.spec, features, str(job.spec_path))
     with contextlib.redirect_stdout(io.StringIO()):  # Feast prints escape codes
         report = materialize(job.spec, job.settings)
     for view, load in report.loads.items():
@@ -165,7 +173,15 @@ def _train(job: Job) -> tuple[dict[str, Any], Path]:
     from feature_repo.training_set import build_training_set
     from models.train import show_metrics, train
 
-    build_training_set(job.spec, job.settings)
+    missing = build_training_set(job.spec, job.settings).missing
+    if missing and min(missing.values()) == 1.0:
+        raise LogError(
+            f"{job.workspace.log}: at no decision is any feature known; do the member ids and times of log and tables "
+            "agree, and is event_timestamp the moment from which a row was known?"
+        )
+    for feature, share in missing.items():
+        if share > MISSING_SHOWN:
+            job.console.print(f"  {feature}: missing at {share:.0%} of the decisions")
     result = train(job.spec, job.workspace, job.console)
     show_metrics(result.metrics, job.console)
     return result.metrics, result.artifact
@@ -173,10 +189,7 @@ def _train(job: Job) -> tuple[dict[str, Any], Path]:
 
 def _deploy(job: Job, artifact: Path) -> None:
     job.step(7, "pack the archive, start TorchServe, wait until it answers")
-    if job.settings.redis_url is None:
-        # The history of a log that was replaced is nobody's. A Redis that is not ours is left alone.
-        with open_rings(load_artifact(artifact), job.settings) as rings:
-            rings.empty()
+    _empty_rings(job, artifact)
     archive = pack(artifact, job.spec.name, artifact.name, job.workspace.archives)
     # Other tenants stay up where servers stay up.
     others = deployed_archives(job.settings) if job.stay_up else {}
@@ -184,10 +197,22 @@ def _deploy(job: Job, artifact: Path) -> None:
         job.console.print(f"  ready at {url}")
 
 
-def _ask(job: Job) -> DemonstrationReport:
+def _empty_rings(job: Job, artifact: Path) -> None:
+    """Empty the rings: the history of a log that was replaced is nobody's, nor is that of a demonstration.
+
+    A Redis that is not ours, and a deployment that was being served before the run, are left alone.
+    """
+    if job.settings.redis_url is None and not job.was_up:
+        with open_rings(load_artifact(artifact), job.settings) as rings:
+            rings.empty()
+
+
+def _ask(job: Job, artifact: Path) -> DemonstrationReport:
     job.step(8, "ask for decisions over REST")
     with Client.from_settings(job.settings) as client:
-        return demonstrate(job.spec, job.workspace, client, job.console)
+        report = demonstrate(job.spec, job.workspace, client, job.console)
+    _empty_rings(job, artifact)
+    return report
 
 
 def _say_where(job: Job, artifact: Path) -> None:
@@ -195,5 +220,9 @@ def _say_where(job: Job, artifact: Path) -> None:
     docs = data_docs_index(job.workspace.data_docs)
     job.console.print(f"  Data Docs: {docs}", soft_wrap=True)
     job.console.print(f"  artifact:  {artifact}", soft_wrap=True)
-    following = "make decide, make status, make down" if job.stay_up else "make up (serve it), make help (all commands)"
+    following = (
+        f"make decide SPEC={job.spec_path}, make status, make down"
+        if job.stay_up
+        else f"make up SPEC={job.spec_path} (serve it), make help (all commands)"
+    )
     job.console.print(f"  next:      {following}")

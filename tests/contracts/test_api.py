@@ -190,3 +190,41 @@ def test_no_value_of_a_key_raises_anything_but_a_request_error(key: str, value: 
 def test_a_reply_is_never_invalid_json() -> None:
     with pytest.raises(ValueError, match=r"JSON compliant|Out of range"):
         encode({"x": float("nan")})
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        GOOD | {"prompt": {"\ud800": 0.5}},
+        changed(lambda i: i["candidates"][0]["features"].update({"\ud800": 1.0})),
+        GOOD | {"cohort": "\ud800"},
+        GOOD | {"at": "\ud800"},
+    ],
+)
+def test_a_lone_surrogate_anywhere_is_rejected_in_words_that_can_be_sent(item: dict[str, Any]) -> None:
+    (rejection,) = parse_items([item], SPEC, NOW, {"type"})
+    assert isinstance(rejection, Rejection)
+    assert encode({"field": rejection.field, "reason": rejection.reason})
+
+
+def test_an_id_is_limited_in_bytes_too() -> None:
+    with pytest.raises(RequestError, match="bytes"):
+        parse(GOOD | {"member_id": "鳥" * 200})
+
+
+def test_many_candidates_are_refused_as_a_whole() -> None:
+    items = [{"candidates": [0] * 1000}] * 40
+    with pytest.raises(RequestError, match="40,000 candidates"):
+        parse_body(json.dumps({"decisions": items}))
+
+
+@pytest.mark.parametrize("body", ['{"decisions": [1]}'.encode("utf-16"), b'\xef\xbb\xbf{"decisions": [1]}'])
+def test_a_body_is_utf_8(body: bytes) -> None:
+    with pytest.raises(RequestError, match="JSON"):
+        parse_body(body)
+
+
+@pytest.mark.parametrize("at", ["2026-W01-1T00:00:00Z", "20260101T000000Z", "2026-01-31T08:00Z"])
+def test_only_rfc_3339_is_a_time(at: str) -> None:
+    with pytest.raises(RequestError, match="RFC 3339"):
+        parse(GOOD | {"at": at})

@@ -226,3 +226,36 @@ def test_rows_of_many_buckets_are_drained_oldest_first(redis_url: str) -> None:
         store.trim([cursor for cursor, _ in drained])
         seen += [row for _, row in drained]
     assert sorted(seen) == sorted(member_id.encode() for member_id in members)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("c", "1000000000"),
+        ("c", "0"),
+        ("c", "1_6"),
+        ("n", "-5"),
+        ("n", "5.5"),
+        ("n", "1e3"),
+        ("n", "9999999999"),
+        ("n", "100000000000000"),
+        ("i", ""),
+    ],
+)
+def test_wild_numbers_in_a_ring_are_no_ring_and_the_next_append_heals_it(
+    redis_url: str, client: redis.Redis, field: str, value: str
+) -> None:
+    store = open_store(redis_url)
+    append_one(store)
+    client.hset(RING_M.decode(), field, value)
+    assert read_one(store).entries == ()
+    append_one(store)
+    assert len(read_one(store).entries) == 1
+
+
+def test_a_layout_lost_with_everything_else_is_registered_again(redis_url: str, client: redis.Redis) -> None:
+    store = open_store(redis_url)
+    append_one(store)
+    client.flushdb()
+    append_one(store)
+    assert client.exists("{demo}:layouts")

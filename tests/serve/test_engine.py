@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
@@ -378,3 +379,47 @@ def test_a_service_that_lost_a_feature_is_named() -> None:
     features = TableOfFeatures(feature_names=("visits_total", "clicks_total", "sends_24h"))
     with pytest.raises(SpecError, match="tenure_days"):
         engine_with(features=features)
+
+
+def test_a_cycle_is_decided_once_whatever_time_the_retry_names() -> None:
+    artifact = untrained_artifact()
+    rings = store_for(artifact)
+    engine = engine_with(artifact, rings)
+    ask(engine, item(cycle="c0"))
+    for moment in ("2199-01-01T00:00:00Z", "1999-01-01T00:00:00Z"):
+        (again,) = ask(engine, item(cycle="c0") | {"at": moment})
+        assert again["status"] == "replayed"
+    assert len(rings.drain(10)) == 1
+
+
+class CountingReads(BrokenAfterWriting):
+    """Counts its round trips."""
+
+    reads = 0
+
+    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring]:
+        self.reads += 1
+        return super().read(member_ids, now_ms)
+
+
+def test_unknown_outcomes_of_a_whole_batch_are_read_back_in_one_round_trip() -> None:
+    artifact = untrained_artifact()
+    rings = store_for(artifact, CountingReads)
+    assert isinstance(rings, CountingReads)
+    answers = ask(engine_with(artifact, rings), *[item(f"m{k}") for k in range(50)])
+    assert {answer["status"] for answer in answers} == {"replayed"}
+    assert rings.reads == 2
+
+
+def test_float16_is_given_up_where_it_would_distort_history() -> None:
+    spec = spec_with(("{default: float32}", "{default: float16}"))
+    artifact = untrained_artifact(spec)
+    assert {group.name: group.storage for group in layout_of(artifact).groups}["state"] == "float16"
+    n = len(artifact.encoder.columns)
+    mean = np.ones(n, np.float32)
+    mean[0] = 2026.0  # a year, with a standard deviation of 1
+    normalization = dataclasses.replace(artifact.policy.normalization, state_mean=mean)
+    policy = dataclasses.replace(artifact.policy, normalization=normalization)
+    layout = layout_of(dataclasses.replace(artifact, policy=policy))
+    storage = {group.name: group.storage for group in layout.groups}
+    assert (storage["state"], storage["scores"]) == ("float32", "float16")
