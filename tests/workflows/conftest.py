@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +45,13 @@ class Deployment:
     def client(self) -> Client:
         """A client with the server's token."""
         return Client.from_settings(self.settings)
+
+
+def run(var: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the main job as ``make run`` does, under ``var``."""
+    command = [sys.executable, "-m", "workflows", "run", *map(str, arguments)]
+    environment = {name: value for name, value in os.environ.items() if name != "REDIS_URL"} | {"PACER_VAR": str(var)}
+    return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -13,16 +10,11 @@ import pytest
 from contracts.settings import CHECKOUT
 from contracts.spec import load_spec
 from simulator.log import simulate
+from tests.workflows.conftest import run
 
 pytestmark = pytest.mark.integration
 
 NOTIFICATION = CHECKOUT / "specs" / "notification.yaml"
-
-
-def run(var: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "workflows", "run", *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name != "REDIS_URL"} | {"PACER_VAR": str(var)}
-    return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
 
 
 def spec_with(tmp_path: Path, old: str, new: str) -> Path:

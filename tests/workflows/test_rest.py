@@ -22,7 +22,7 @@ from serve import process
 from serve.key_file import read_keys
 from serve.redis_server import NAME as REDIS
 from serve.torchserve import NAME as TORCHSERVE
-from tests.workflows.conftest import Deployment
+from tests.workflows.conftest import Deployment, run
 
 pytestmark = pytest.mark.integration
 
@@ -203,3 +203,31 @@ def test_the_main_jobs_summary(deployment: Deployment) -> None:
     assert isinstance(metrics, dict)
     assert metrics["illegal_action_rate"] == 0.0
     json.dumps(summary, allow_nan=False)
+
+
+def test_a_failed_run_leaves_a_live_deployment_up(deployment: Deployment, http: httpx.Client, tmp_path: Path) -> None:
+    done = run(deployment.settings.var, "--spec", deployment.spec_path, "--data", tmp_path / "nowhere")
+    assert done.returncode == 1
+    assert "nowhere" in done.stdout
+    assert ask(http, deployment, item("m000009", "still up"))[0]["status"] == "decided"
+
+
+def test_a_redis_that_stops_in_the_middle_of_many_appends_ends_no_worker(
+    deployment: Deployment, http: httpx.Client
+) -> None:
+    record = process.read_record(deployment.settings.run_dir, REDIS)
+    assert record is not None
+    items = [item(f"many {k}", "stop") for k in range(300)]
+    answers: list[dict[str, Any]] = []
+    caller = threading.Thread(target=lambda: answers.extend(ask(http, deployment, *items)))
+    caller.start()
+    os.kill(record.identity.pid, signal.SIGSTOP)
+    caller.join()
+    os.kill(record.identity.pid, signal.SIGCONT)
+    assert {answer["status"] for answer in answers} <= {"decided", "replayed", "fallback"}
+    settled = ask(http, deployment, *items)
+    assert {answer["status"] for answer in settled} <= {"decided", "replayed"}
+    for before, after in zip(answers, settled, strict=True):
+        if before["status"] != "fallback":
+            assert after["status"] == "replayed"
+            assert after["action"] == before["action"]
