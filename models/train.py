@@ -90,9 +90,8 @@ def train(spec: Spec, workspace: Workspace, console: Console) -> TrainingResult:
 
 def show_metrics(metrics: dict[str, Any], console: Console) -> None:
     """Print the offline figures beside their baselines."""
-    summary = Table(
-        title=f"Offline, {metrics['decisions']:,} held-out decisions, under the prompted return as in service"
-    )
+    console.print(f"Offline, {metrics['decisions']:,} held-out decisions, under the prompted return as in service:")
+    summary = Table()
     for heading in ("figure", "model", "baseline"):
         summary.add_column(heading, justify="left" if heading == "figure" else "right")
     summary.add_row(
@@ -111,7 +110,8 @@ def show_metrics(metrics: dict[str, Any], console: Console) -> None:
         summary.add_row(text, f"{row['log_loss']:.4f}", f"{row['base_log_loss']:.4f}")
     summary.add_row("illegal-action rate", f"{metrics['illegal_action_rate']:.4f}", "")
     console.print(summary)
-    coverage = Table(title="Coverage: share of true returns at or below each predicted quantile")
+    console.print("Coverage: share of true returns at or below each predicted quantile")
+    coverage = Table()
     coverage.add_column("reward")
     levels = list(next(iter(metrics["coverage"].values())))
     for level in levels:

@@ -120,7 +120,9 @@ def _show(
     console: Console,
 ) -> None:
     prompt = answered[0][1]["prompt"]
-    table = Table(title=f"Decisions over REST; {len(members)} of {MEMBERS} members shown, the last cycle asked twice")
+    shown = f"{len(members)} of {MEMBERS} members shown"
+    console.print(f"Decisions over REST ({shown}; the last cycle is asked twice):")
+    table = Table()
     table.add_column("member")
     table.add_column("cycle", justify="right")
     table.add_column("candidates\n(* the top one)", overflow="fold")
