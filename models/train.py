@@ -106,7 +106,7 @@ def show_metrics(metrics: dict[str, Any], console: Console) -> None:
         base = metrics["pinball_marginal"][name]
         summary.add_row(f"pinball loss, {name} (marginal quantiles)", f"{value:.4f}", f"{base:.4f}")
     for name, row in metrics["utility"].items():
-        text = f"utility log loss, {name} (base rate), training rows"
+        text = f"utility log loss, {name} (base rate per action)"
         summary.add_row(text, f"{row['log_loss']:.4f}", f"{row['base_log_loss']:.4f}")
     summary.add_row("illegal-action rate", f"{metrics['illegal_action_rate']:.4f}", "")
     console.print(summary)

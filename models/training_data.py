@@ -20,7 +20,7 @@ from contracts.spec import Spec
 from models.encoding import StateEncoder, to_float32
 from models.steps import Bools, Floats, Ints
 from models.trajectories import Trajectories, split_members
-from models.utility import UtilityModel, UtilityReport, fit_utility, rewards_of
+from models.utility import Sent, UtilityModel, UtilityReport, evaluate_utility, fit_utility, rewards_of
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,16 @@ def prepare(table: DecisionTable, spec: Spec) -> TrainingData:
         if not np.isfinite(column).any() and spec.rewards[name].kind != "predicted":
             raise LogError(f"reward_{name} is null in every row; a reward that was never known can't be learned")
     encoder = StateEncoder.fit(spec, table.service_features, table.candidate)
-    rows = np.concatenate([np.arange(table.starts[m], table.starts[m + 1]) for m in train])
-    utility, report = fit_utility(
-        _base(table, encoder)[rows],
-        table.actions[rows],
-        table.rewards[rows][:, _predicted(spec)],
-        len(spec.actions),
-        spec.predicted_rewards,
-        spec.training.seed,
+    base, labels = _base(table, encoder), table.rewards[:, _predicted(spec)]
+    rows, others = (
+        np.concatenate([np.arange(table.starts[m], table.starts[m + 1]) for m in members])
+        for members in (train, validation)
     )
+    utility = fit_utility(
+        base[rows], table.actions[rows], labels[rows], len(spec.actions), spec.predicted_rewards, spec.training.seed
+    )
+    fitted, held_out = (Sent.of(base[part], table.actions[part], labels[part]) for part in (rows, others))
+    report = evaluate_utility(utility, fitted, held_out)
     return TrainingData(table, encode(table, spec, encoder, utility), train, validation, encoder, utility, report)
 
 

@@ -73,17 +73,40 @@ def rank_candidates(scores: Floats, eligible: Bools) -> Floats:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """The rows from which a utility model learns: something was sent, and a label is known."""
+
+    features: Tensor  # [n, F]
+    chosen: Tensor  # [n] action - 1
+    labels: Tensor  # [n, P] NaN where not known
+
+    @staticmethod
+    def of(features: Floats, actions: Ints, labels: Floats) -> Sent:
+        """Pick the rows from those of a log: features [N, F], actions [N], labels [N, P]."""
+        rows = np.flatnonzero((actions > 0) & np.isfinite(labels).any(axis=1))
+        return Sent(
+            torch.from_numpy(features[rows]),
+            torch.from_numpy(actions[rows] - 1),
+            torch.from_numpy(labels[rows].astype(np.float32)),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.chosen)
+
+
+@dataclass(frozen=True)
 class UtilityReport:
-    """How the fit went on the rows it was fitted on, per predicted reward."""
+    """How well the model predicts on rows it was not fitted on, per predicted reward."""
 
     log_loss: Floats  # [P]
-    base_log_loss: Floats  # [P] of the mean label per action
+    base_log_loss: Floats  # [P] of the fitted rows' mean label per action
     rows: int
 
 
 def fit_utility(
     features: Floats, actions: Ints, labels: Floats, n_actions: int, reward_names: tuple[str, ...], seed: int
-) -> tuple[UtilityModel, UtilityReport]:
+) -> UtilityModel:
     """Fit by logistic loss on the rows where something was sent and the label is known.
 
     Parameters
@@ -105,28 +128,36 @@ def fit_utility(
                 f"reward_{name} is of kind predicted: its log column is the label of a probability and must lie in "
                 f"[0, 1], found {known.min()}..{known.max()}; make it kind counter, or scale it"
             )
-    rows = np.flatnonzero((actions > 0) & np.isfinite(labels).any(axis=1)) if n_rewards else np.empty(0, dtype=np.int64)
-    if len(rows) == 0:
-        return model, UtilityReport(np.zeros(n_rewards, np.float32), np.zeros(n_rewards, np.float32), 0)
-    x = torch.from_numpy(features[rows])
-    model.mean.copy_(x.mean(dim=0))
+    sent = Sent.of(features, actions, labels)
+    if len(sent) == 0 or n_rewards == 0:
+        return model.eval()
+    x = sent.features.double()  # the squares of large features are beyond float32
     spread = x.std(dim=0, correction=0)
-    model.scale.copy_(torch.where(spread > 1e-6, spread, torch.ones_like(spread)))
-    chosen = torch.from_numpy(actions[rows] - 1)
-    target = torch.from_numpy(labels[rows].astype(np.float32))
+    model.mean.copy_(x.mean(dim=0))
+    model.scale.copy_(torch.where(spread > 1e-6, spread, 1.0))
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     order = np.random.default_rng(seed)
-    for _ in range(max(EPOCHS, math.ceil(LEAST_STEPS / math.ceil(len(rows) / BATCH)))):
-        for part in torch.split(torch.from_numpy(order.permutation(len(rows))), BATCH):
-            loss = _losses(model(x[part]), chosen[part], target[part]).sum()
+    for _ in range(max(EPOCHS, math.ceil(LEAST_STEPS / math.ceil(len(sent) / BATCH)))):
+        for part in torch.split(torch.from_numpy(order.permutation(len(sent))), BATCH):
+            loss = _losses(model(sent.features[part]), sent.chosen[part], sent.labels[part]).sum()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    model.eval()
-    with torch.inference_mode():
-        fitted = _losses(model(x), chosen, target).numpy()
-        base = _losses(_base_rate_logits(chosen, target, n_actions), chosen, target).numpy()
-    return model, UtilityReport(fitted, base, len(rows))
+    return model.eval()
+
+
+@torch.inference_mode()
+def evaluate_utility(model: UtilityModel, fitted: Sent, held_out: Sent) -> UtilityReport:
+    """Compare the model on held-out rows with the mean label per action of the rows it was fitted on."""
+    if len(held_out) == 0 or len(fitted) == 0 or model.n_rewards == 0:
+        nothing = np.zeros(model.n_rewards, np.float32)
+        return UtilityReport(nothing, nothing, 0)
+    base = _base_rate_logits(fitted, model.n_actions).expand(len(held_out), -1, -1)
+    return UtilityReport(
+        _losses(model(held_out.features), held_out.chosen, held_out.labels).numpy(),
+        _losses(base, held_out.chosen, held_out.labels).numpy(),
+        len(held_out),
+    )
 
 
 def _losses(logits: Tensor, chosen: Tensor, target: Tensor) -> Tensor:
@@ -137,9 +168,9 @@ def _losses(logits: Tensor, chosen: Tensor, target: Tensor) -> Tensor:
     return torch.where(known, loss, 0.0).sum(dim=0) / known.sum(dim=0).clamp(min=1)
 
 
-def _base_rate_logits(chosen: Tensor, target: Tensor, n_actions: int) -> Tensor:
-    """Logits [n, P, A - 1] of the mean label per action: the baseline that knows nothing of the candidate."""
-    rates = torch.full((target.shape[1], n_actions - 1), 0.5)
+def _base_rate_logits(sent: Sent, n_actions: int) -> Tensor:
+    """Logits [1, P, A - 1] of the mean label per action: the baseline that knows nothing of the candidate."""
+    rates = torch.full((1, sent.labels.shape[1], n_actions - 1), 0.5)
     for action in range(n_actions - 1):
-        rates[:, action] = target[chosen == action].nanmean(dim=0).nan_to_num(0.5)
-    return rates.clamp(1e-6, 1 - 1e-6).logit().expand(len(chosen), -1, -1)
+        rates[0, :, action] = sent.labels[sent.chosen == action].nanmean(dim=0).nan_to_num(0.5)
+    return rates.clamp(1e-6, 1 - 1e-6).logit()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contracts.errors import LogError
-from models.utility import UtilityModel, fit_utility, rank_candidates, rewards_of
+from models.utility import Sent, UtilityModel, evaluate_utility, fit_utility, rank_candidates, rewards_of
 
 pytestmark = pytest.mark.unit
 
@@ -24,17 +24,18 @@ def clicks(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def test_it_learns_what_is_clicked_and_beats_the_base_rate() -> None:
     features, actions, labels = clicks()
-    model, report = fit_utility(features, actions, labels, 3, ("click",), seed=1)
+    model = fit_utility(features, actions, labels, 3, ("click",), seed=1)
+    report = evaluate_utility(model, Sent.of(features, actions, labels), Sent.of(*clicks(seed=9)))
     assert report.log_loss[0] < 0.85 * report.base_log_loss[0]
     high, low = model.score(np.array([[2.0, 0.0], [-2.0, 0.0]], np.float32))[:, 0, 1]
     assert high > 0.9
     assert low < 0.1
-    assert report.rows == int((actions > 0).sum())
+    assert report.rows == int((clicks(seed=9)[1] > 0).sum())
 
 
 def test_the_same_seed_gives_the_same_model() -> None:
     features, actions, labels = clicks(500)
-    one, two = (fit_utility(features, actions, labels, 3, ("click",), seed=3)[0].score(features) for _ in range(2))
+    one, two = (fit_utility(features, actions, labels, 3, ("click",), seed=3).score(features) for _ in range(2))
     np.testing.assert_array_equal(one, two)
 
 
@@ -47,8 +48,10 @@ def test_a_label_that_is_no_probability_is_named() -> None:
 
 def test_nothing_ever_sent_leaves_a_model_that_scores() -> None:
     features, _, labels = clicks(100)
-    model, report = fit_utility(features, np.zeros(100, np.int64), labels, 3, ("click",), seed=0)
-    assert report.rows == 0
+    actions = np.zeros(100, np.int64)
+    model = fit_utility(features, actions, labels, 3, ("click",), seed=0)
+    sent = Sent.of(features, actions, labels)
+    assert evaluate_utility(model, sent, sent).rows == 0
     assert np.isfinite(model.score(features)).all()
 
 
@@ -65,3 +68,9 @@ def test_the_rank_counts_eligible_sends_only() -> None:
     scores = np.array([[[0.2, 0.9]], [[0.3, 0.4]], [[0.9, 0.9]]], np.float32)
     eligible = np.array([[True, True, False], [True, True, True], [True, False, False]])
     np.testing.assert_array_equal(rank_candidates(scores, eligible), np.array([0.2, 0.4, 0.0], np.float32))
+
+
+def test_a_feature_of_the_largest_numbers_leaves_finite_scores() -> None:
+    features, actions, labels = clicks(500)
+    features[:, 1] = np.where(features[:, 1] > 0, np.finfo(np.float32).max, -np.finfo(np.float32).max)
+    assert np.isfinite(fit_utility(features, actions, labels, 3, ("click",), seed=0).score(features)).all()
