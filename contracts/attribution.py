@@ -71,8 +71,8 @@ def attribute(table: pa.Table, spec: Spec) -> pa.Table:
     """Return a log that serving wrote with the reward columns that it lacks.
 
     A counter's reward is the difference of ``counter_<feature>`` between a row and its successor: the row of the same
-    member with the next sequence number. So is the label of a predicted reward that names a feature. A penalty follows
-    from the action and its ``grows_with`` column. Reward columns that are there already stay as they are.
+    member with the next sequence number. So is the label of a predicted reward that names a feature, but at most 1.
+    A penalty follows from the action and its ``grows_with`` column. Reward columns that are there already stay.
 
     Parameters
     ----------
@@ -102,11 +102,14 @@ def attribute(table: pa.Table, spec: Spec) -> pa.Table:
     counters = [COUNTER + feature for feature in dict.fromkeys(read_from.values()) if feature]
     frame = _with_successors(frame, counters)
     differences = {name: pl.col(_NEXT + name) - pl.col(name) for name in counters}
-    rewards = [
+    rewards = []
+    for name, feature in read_from.items():
+        difference = differences[f"{COUNTER}{feature}"]
         # Comparison with null is null, which otherwise turns into null too.
-        pl.when(differences[f"{COUNTER}{feature}"] >= 0).then(differences[f"{COUNTER}{feature}"]).alias(REWARD + name)
-        for name, feature in read_from.items()
-    ]
+        reward = pl.when(difference >= 0).then(difference)
+        # A predicted reward's label is whether it happened, not how often.
+        reward = reward.clip(upper_bound=1.0) if spec.rewards[name].kind == "predicted" else reward
+        rewards.append(reward.alias(REWARD + name))
     reset = pl.any_horizontal(pl.lit(False), *(difference < 0 for difference in differences.values()))
     frame = frame.with_columns(
         *rewards,

@@ -83,6 +83,12 @@ def read_log(path: Path, spec: Spec, rejects_to: Path | None = None) -> CheckedL
         numbers += [reward.grows_with for reward in spec.rewards.values() if reward.grows_with in raw.columns]
     for name in dict.fromkeys(numbers):
         checks.number(name)
+    for name in spec.predicted_rewards:
+        if REWARD + name in raw.columns:
+            label = pl.col(CLEAN + REWARD + name)
+            shown = pl.col(REWARD + name).cast(pl.String)
+            reason = f"{REWARD + name} lies outside [0, 1] (kind predicted: whether it happened)"
+            checks.rules.append(Rule(reason, ((label < 0) | (label > 1)).fill_null(False), shown))
     for name in spec.state.candidate:
         if name not in checks.columns:
             _add_candidate(checks, name, spec)

@@ -41,7 +41,7 @@ def good_rows(count: int = 12) -> list[dict[str, Any]]:
             "eligible": ["none", "badge", "push"],
             "action": actions[index % 3],
             "propensity": 0.25,
-            "reward_click": 0.5 * index,
+            "reward_click": 0.5 * (index % 3),
             "reward_visit": float(index),
             "reward_volume": -1.0,
             "type": "job" if index % 2 else "news",

@@ -39,7 +39,7 @@ def one_member(
 class TestCounters:
     def test_rewards_are_differences_to_the_next_decision(self) -> None:
         frame = attributed(served_rows())
-        assert frame["reward_click"].to_list() == [1.0, 0.0, 2.0, None] * 2
+        assert frame["reward_click"].to_list() == [1.0, 0.0, 1.0, None] * 2  # happened or not, however often
         assert frame["reward_visit"].to_list() == [2.0, 3.0, 0.0, None] * 2
         assert frame["successor_missing"].to_list() == [False, False, False, True] * 2
         assert frame["counter_reset"].sum() == 0

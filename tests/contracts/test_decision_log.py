@@ -402,6 +402,8 @@ def spoil_both() -> list[tuple[str, Row]]:
         ("unknown action: pusch", {"action": "pusch"}),
         ("action is not eligible: push of none|badge", {"action": "push", "eligible": ["none", "badge"]}),
         ("propensity lies outside (0, 1]: 0", {"propensity": 0.0}),
+        ("reward_click lies outside [0, 1]", {"reward_click": 1.5}),
+        ("reward_click lies outside [0, 1]", {"reward_click": -1.0}),
         ("propensity lies outside (0, 1]: -0.5", {"propensity": -0.5}),
         ("propensity lies outside (0, 1]: 1.5", {"propensity": 1.5}),
         ("propensity lies outside (0, 1]: NaN", {"propensity": math.nan}),
@@ -585,7 +587,7 @@ class TestServedLog:
     def test_counters_become_rewards(self, tmp_path: Path, kind: str) -> None:
         log = read_log(write(tmp_path / f"log.{kind}", served_rows()[::-1]), SPEC)
         frame = as_frame(log.table)
-        assert frame["reward_click"].to_list() == [1.0, 0.0, 2.0, None] * 2
+        assert frame["reward_click"].to_list() == [1.0, 0.0, 1.0, None] * 2  # clicked or not, however often
         assert frame["reward_visit"].to_list() == [2.0, 3.0, 0.0, None] * 2
         assert frame["reward_volume"].to_list() == [0.0, -2.0, 0.0, -4.0] * 2
         assert frame["successor_missing"].to_list() == [False, False, False, True] * 2
