@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -206,12 +205,10 @@ class Slow(TableOfFeatures):
 def test_features_that_miss_their_deadline_give_fallbacks() -> None:
     features = Slow()
     artifact = untrained_artifact(spec_with(("features: 200", "features: 5")))
-    started = time.monotonic()
-    (answer,) = ask(engine_with(artifact, features=features), item())
+    (answer,) = ask(engine_with(artifact, features=features), item())  # comes before the features are released
     features.released.set()
     assert answer["status"] == "fallback"
     assert "deadlines_ms.features = 5" in answer["reason"]
-    assert time.monotonic() - started < 60  # it did not wait for the release
 
 
 def test_an_ineligible_action_is_never_taken() -> None:

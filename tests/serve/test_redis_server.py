@@ -66,6 +66,8 @@ def test_a_killed_server_whose_file_was_cut_comes_back_with_what_was_whole(setti
     with connect(first.url) as client:
         client.set("old", "whole")
         client.set("new", "x" * 1000)
+        # Under appendfsync everysec a write may wait for a running fsync; this waits until all is on disk.
+        client.execute_command("WAITAOF", 1, 0, 60_000)
     kill(first.pid)
     (log,) = (settings.var / "redis" / "appendonlydir").glob("*.incr.aof")
     with log.open("r+b") as file:
