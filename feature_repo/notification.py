@@ -9,6 +9,10 @@ from feast.types import Float64, Int64
 from feature_repo.tables import table_view
 
 TENANT = "notification"
+_TYPES = ("social", "job", "news", "message", "digest")
+# A digest never goes as a push.
+_PUSH_TYPES = _TYPES[:-1]
+_DAYPARTS = {"night": "0:00-6:00", "morning": "6:00-12:00", "afternoon": "12:00-18:00", "evening": "18:00-24:00"}
 
 member_profile = table_view(
     TENANT,
@@ -45,12 +49,19 @@ member_activity = table_view(
         "pushes_24h": "Pushes sent in the last 24 hours",
         "pushes_7d": "Pushes sent in the last 7 days",
         "badges_24h": "Badges sent in the last 24 hours",
+        "badges_7d": "Badges sent in the last 7 days",
         "badge_count": "Badges unread now; a visit clears them",
         "hours_since_visit": "Hours since the last visit, at most 168",
         "hours_since_click": "Hours since the last click, at most 168",
         "hours_since_send": "Hours since the last send, at most 168",
         "hours_since_push": "Hours since the last push, at most 168",
         "hours_since_badge": "Hours since the last badge, at most 168",
+        **{f"sends_24h_{kind}": f"Pushes and badges of type {kind} sent in the last 24 hours" for kind in _TYPES},
+        **{f"sends_7d_{kind}": f"Pushes and badges of type {kind} sent in the last 7 days" for kind in _TYPES},
+        **{f"pushes_7d_{kind}": f"Pushes of type {kind} sent in the last 7 days" for kind in _PUSH_TYPES},
+        **{f"clicks_24h_{kind}": f"Clicks on type {kind} in the last 24 hours" for kind in _TYPES},
+        **{f"clicks_7d_{kind}": f"Clicks on type {kind} in the last 7 days" for kind in _TYPES},
+        **{f"visits_7d_{part}": f"Visits in the last 7 days, {hours} local time" for part, hours in _DAYPARTS.items()},
     },
 )
 

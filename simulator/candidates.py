@@ -14,6 +14,8 @@ ACTIONS = ("none", "badge", "push")
 """Names of the environment's actions; the index is the action."""
 NONE, BADGE, PUSH = range(3)
 TYPES = ("social", "job", "news", "message", "digest")
+PUSH_TYPES = TYPES[:-1]
+"""The types that may go as a push: a digest never does."""
 CANDIDATE = ("type", "relevance", "age_hours")
 """Candidate features that a policy sees and a log keeps."""
 MAX_CANDIDATES = 5
@@ -21,7 +23,7 @@ MAX_AGE_HOURS = 168.0
 
 _TYPE_SHARES = np.array([0.35, 0.15, 0.25, 0.15, 0.10])
 _COUNT_SHARES = np.array([0.25, 0.30, 0.20, 0.15, 0.10])
-_DIGEST = TYPES.index("digest")
+_MAY_PUSH = np.isin(TYPES, PUSH_TYPES)
 _MEAN_AGE_HOURS = 10.0
 _FRESH_HOURS = 48.0
 _VIEW_NOISE = 0.6
@@ -93,7 +95,7 @@ def draw_candidates(
     hour = local_hour(at_s, utc_offset_hours)
     awake = (hour >= _QUIET_UNTIL_HOUR) & (hour < _QUIET_FROM_HOUR)
     eligible = np.ones((*shape, len(ACTIONS)), dtype=np.bool_)
-    eligible[:, :, PUSH] = (can_push & awake)[:, None] & (kind != _DIGEST)
+    eligible[:, :, PUSH] = (can_push & awake)[:, None] & _MAY_PUSH[kind]
     candidates = Candidates(
         count=count,
         type=kind,

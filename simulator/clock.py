@@ -14,6 +14,8 @@ START_MS = int(START.timestamp()) * 1000
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S
 WEEK_S = 7 * DAY_S
+DAYPARTS = ("night", "morning", "afternoon", "evening")
+"""Quarters of the local day, from midnight on."""
 
 
 def decision_times(cycle: int, interval_s: int, members: int, rng: np.random.Generator) -> IntArray:
@@ -28,6 +30,11 @@ def decision_times(cycle: int, interval_s: int, members: int, rng: np.random.Gen
 def local_hour(at_s: IntArray, utc_offset_hours: FloatArray) -> FloatArray:
     """Return the member's local hour of day in [0, 24)."""
     return np.mod(at_s / HOUR_S + utc_offset_hours, 24.0)
+
+
+def daypart(at_s: IntArray, utc_offset_hours: FloatArray) -> IntArray:
+    """Return the quarter of the member's local day, an index into DAYPARTS."""
+    return (local_hour(at_s, utc_offset_hours) // (24 // len(DAYPARTS))).astype(np.int64)
 
 
 def is_weekend(at_s: IntArray, utc_offset_hours: FloatArray) -> BoolArray:

@@ -110,12 +110,13 @@ class NotificationEnv(VectorEnv[Observation, IntArray, Any]):
         people, self._clock_rng, self._candidate_rng, responses = self.np_random.spawn(4)
         self.profile, self._traits = draw_members(self.num_envs, people)
         self.dynamics = Dynamics(self._traits, responses)
-        self._activity = Activity(self.num_envs)
+        self._activity = Activity(self.profile.utc_offset_hours)
         self.cycle = -_WARM_UP_DAYS * DAY_S // self._interval_s
         self._now_s = self._draw_times()
-        silence, nothing = np.full(self.num_envs, NONE), np.zeros(self.num_envs)
+        silence, no_type = np.full(self.num_envs, NONE), np.zeros(self.num_envs, dtype=np.int64)
+        nothing = np.zeros(self.num_envs)
         while self.cycle < 0:
-            self._pass_time(silence, nothing)
+            self._pass_time(silence, no_type, nothing)
         return self._observe(), {}
 
     def step(self, actions: IntArray) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
@@ -127,7 +128,7 @@ class NotificationEnv(VectorEnv[Observation, IntArray, Any]):
         if before is None or self.cycle >= self.cycles:
             raise ResetNeeded("call reset() first: no episode is under way")
         actions = self._checked(actions, before)
-        self._pass_time(actions, self._appeal[np.arange(self.num_envs), self.top])
+        self._pass_time(actions, before["type"], self._appeal[np.arange(self.num_envs), self.top])
         after = self._observe()
         rewards = reward_vector(self.deployment, actions, before["member"], after["member"])
         total = np.sum(list(rewards.values()), axis=0)
@@ -160,12 +161,12 @@ class NotificationEnv(VectorEnv[Observation, IntArray, Any]):
     def _draw_times(self) -> IntArray:
         return decision_times(self.cycle, self._interval_s, self.num_envs, self._clock_rng)
 
-    def _pass_time(self, actions: IntArray, appeal: FloatArray) -> None:
+    def _pass_time(self, actions: IntArray, types: IntArray, appeal: FloatArray) -> None:
         start_s = self._now_s
         self.cycle += 1
         self._now_s = self._draw_times()
         events = self.dynamics.advance(actions, appeal, start_s, self._now_s)
-        self._activity.record(actions, start_s, events)
+        self._activity.record(actions, types, start_s, events)
 
     def _observe(self) -> Observation:
         profile: Profile = self.profile

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.arrays import FloatArray, IntArray
-from simulator.candidates import BADGE, PUSH
-from simulator.clock import DAY_S, HOUR_S, WEEK_S
+from simulator.candidates import BADGE, PUSH, PUSH_TYPES, TYPES
+from simulator.clock import DAY_S, DAYPARTS, HOUR_S, WEEK_S, daypart
 from simulator.dynamics import Events
 from simulator.members import PROFILE
 
@@ -24,12 +24,17 @@ ACTIVITY = (
     "pushes_24h",
     "pushes_7d",
     "badges_24h",
+    "badges_7d",
     "badge_count",
     "hours_since_visit",
     "hours_since_click",
     "hours_since_send",
     "hours_since_push",
     "hours_since_badge",
+    *(f"{count}_{kind}" for count in ("sends_24h", "sends_7d") for kind in TYPES),
+    *(f"pushes_7d_{kind}" for kind in PUSH_TYPES),
+    *(f"{count}_{kind}" for count in ("clicks_24h", "clicks_7d") for kind in TYPES),
+    *(f"visits_7d_{part}" for part in DAYPARTS),
 )
 """Columns of the feature table ``member_activity``."""
 FEATURES = (*PROFILE, *ACTIVITY)
@@ -39,30 +44,32 @@ MAX_HOURS_SINCE = WEEK_S / HOUR_S
 
 
 class History:
-    """When one kind of event happened to each member over the last seven days, and how often in all."""
+    """When events of a few kinds happened to each member over the last seven days, and how often in all."""
 
-    def __init__(self, members: int) -> None:
+    def __init__(self, members: int, kinds: int) -> None:
         self.total: IntArray = np.zeros(members, dtype=np.int64)
         self.last_s: IntArray = np.full(members, -(2**40), dtype=np.int64)
-        self._members: IntArray = np.zeros(0, dtype=np.int64)
-        self._times_s: IntArray = np.zeros(0, dtype=np.int64)
+        self._kinds = kinds
+        # Rows: member, kind, time in seconds.
+        self._events: IntArray = np.zeros((3, 0), dtype=np.int64)
 
-    def add(self, members: IntArray, times_s: IntArray) -> None:
-        """Record events: the member and the time of each, shape (events,)."""
+    def add(self, members: IntArray, kinds: IntArray, times_s: IntArray) -> None:
+        """Record events: the member, the kind and the time of each, shape (events,)."""
         np.add.at(self.total, members, 1)
         np.maximum.at(self.last_s, members, times_s)
-        self._members = np.concatenate([self._members, members])
-        self._times_s = np.concatenate([self._times_s, times_s])
+        self._events = np.hstack([self._events, np.stack([members, kinds, times_s])])
 
     def forget(self, before_s: int) -> None:
         """Drop the times of events before ``before_s``; totals and last times stay."""
-        keep = self._times_s >= before_s
-        self._members, self._times_s = self._members[keep], self._times_s[keep]
+        self._events = np.compress(self._events[2] >= before_s, self._events, axis=1)
 
     def count(self, now_s: IntArray, window_s: int) -> FloatArray:
-        """Count each member's events in the window (now - window, now), shape (N,)."""
-        recent = self._times_s > now_s[self._members] - window_s
-        return np.bincount(self._members[recent], minlength=len(now_s)).astype(np.float64)
+        """Count each member's events of each kind in the window (now - window, now), shape (N, kinds)."""
+        members, kinds, times_s = self._events
+        recent = times_s > now_s[members] - window_s
+        cells = members[recent] * self._kinds + kinds[recent]
+        counts = np.bincount(cells, minlength=len(now_s) * self._kinds)
+        return counts.reshape(-1, self._kinds).astype(np.float64)
 
     def hours_since(self, now_s: IntArray) -> FloatArray:
         """Return the hours since each member's last event, shape (N,), at most MAX_HOURS_SINCE."""
@@ -70,47 +77,63 @@ class History:
 
 
 class Activity:
-    """Every member's observable activity; ``features`` says what was known at a decision."""
+    """Every member's observable activity; ``features`` says what was known at a decision.
 
-    def __init__(self, members: int) -> None:
-        self._visits, self._clicks = History(members), History(members)
-        self._pushes, self._badges = History(members), History(members)
+    Parameters
+    ----------
+    utc_offset_hours
+        (N,), what makes a visit's time a local one.
+    """
+
+    def __init__(self, utc_offset_hours: FloatArray) -> None:
+        members = len(utc_offset_hours)
+        self._utc_offset_hours = utc_offset_hours
+        self._visits = History(members, len(DAYPARTS))
+        self._clicks, self._pushes, self._badges = (History(members, len(TYPES)) for _ in range(3))
         self._unread: IntArray = np.zeros(members, dtype=np.int64)
 
-    def record(self, actions: IntArray, at_s: IntArray, events: Events) -> None:
-        """Take in the sends made at ``at_s``, shape (N,), and what happened until the next decision."""
+    def record(self, actions: IntArray, types: IntArray, at_s: IntArray, events: Events) -> None:
+        """Take in the sends made at one decision of every member, and what happened until the next.
+
+        Parameters
+        ----------
+        actions
+            (N,), indices into ACTIONS.
+        types
+            (N,), indices into TYPES: of the candidate acted on. A click is on what this decision sent.
+        at_s
+            (N,), the decision time in seconds since START.
+        events
+            Visits and clicks between this decision and the next.
+        """
         for history, action in ((self._pushes, PUSH), (self._badges, BADGE)):
             sent = np.flatnonzero(actions == action)
-            history.add(sent, at_s[sent])
-        self._visits.add(events.visit_members, events.visit_times_s)
-        self._clicks.add(events.click_members, events.click_times_s)
+            history.add(sent, types[sent], at_s[sent])
+        visited, clicked = events.visit_members, events.click_members
+        parts = daypart(events.visit_times_s, self._utc_offset_hours[visited])
+        self._visits.add(visited, parts, events.visit_times_s)
+        self._clicks.add(clicked, types[clicked], events.click_times_s)
         self._unread += actions == BADGE
-        self._unread[events.visit_members] = 0
+        self._unread[visited] = 0
         oldest_needed_s = int(at_s.min()) - WEEK_S
         for history in (self._visits, self._clicks, self._pushes, self._badges):
             history.forget(oldest_needed_s)
 
     def features(self, now_s: IntArray) -> FloatArray:
-        """Return the ACTIVITY columns as known just before a decision at ``now_s``, shape (N, 18)."""
+        """Return the ACTIVITY columns as known just before a decision at ``now_s``, shape (N, len(ACTIVITY))."""
         visits, clicks, pushes, badges = self._visits, self._clicks, self._pushes, self._badges
-        clicks_7d = clicks.count(now_s, WEEK_S)
-        pushes_24h, badges_24h = pushes.count(now_s, DAY_S), badges.count(now_s, DAY_S)
-        pushes_7d = pushes.count(now_s, WEEK_S)
-        sends_7d = pushes_7d + badges.count(now_s, WEEK_S)
+        by_daypart, by_type = {}, {}
+        for window, window_s in (("24h", DAY_S), ("7d", WEEK_S)):
+            by_daypart[f"visits_{window}"] = visits.count(now_s, window_s)
+            by_type[f"clicks_{window}"] = clicks.count(now_s, window_s)
+            by_type[f"pushes_{window}"] = pushed = pushes.count(now_s, window_s)
+            by_type[f"badges_{window}"] = badged = badges.count(now_s, window_s)
+            by_type[f"sends_{window}"] = pushed + badged
         columns = {
+            **_with_parts(by_daypart, DAYPARTS),
+            **_with_parts(by_type, TYPES),
             "visits_total": visits.total.astype(np.float64),
             "clicks_total": clicks.total.astype(np.float64),
-            "visits_24h": visits.count(now_s, DAY_S),
-            "visits_7d": visits.count(now_s, WEEK_S),
-            "clicks_24h": clicks.count(now_s, DAY_S),
-            "clicks_7d": clicks_7d,
-            # A click may outlive its send at the window's edge; a rate stays a rate.
-            "ctr_7d": clicks_7d / np.maximum(np.maximum(sends_7d, clicks_7d), 1.0),
-            "sends_24h": pushes_24h + badges_24h,
-            "sends_7d": sends_7d,
-            "pushes_24h": pushes_24h,
-            "pushes_7d": pushes_7d,
-            "badges_24h": badges_24h,
             "badge_count": self._unread.astype(np.float64),
             "hours_since_visit": visits.hours_since(now_s),
             "hours_since_click": clicks.hours_since(now_s),
@@ -118,4 +141,16 @@ class Activity:
             "hours_since_push": pushes.hours_since(now_s),
             "hours_since_badge": badges.hours_since(now_s),
         }
+        # A click may outlive its send at the window's edge; a rate stays a rate.
+        clicks_7d, sends_7d = columns["clicks_7d"], columns["sends_7d"]
+        columns["ctr_7d"] = clicks_7d / np.maximum(np.maximum(sends_7d, clicks_7d), 1.0)
         return np.column_stack([columns[name] for name in ACTIVITY])
+
+
+def _with_parts(counts: dict[str, FloatArray], kinds: tuple[str, ...]) -> dict[str, FloatArray]:
+    """Return each count (N, len(kinds)) as columns: its total under its name, and ``name_kind`` for each kind."""
+    columns: dict[str, FloatArray] = {}
+    for name, count in counts.items():
+        columns[name] = count.sum(axis=1)
+        columns |= {f"{name}_{kind}": count[:, index] for index, kind in enumerate(kinds)}
+    return columns

@@ -12,18 +12,13 @@ import pyarrow.parquet as pq
 
 from contracts.settings import Settings
 from contracts.spec import Spec, dump_spec, load_spec, parse_spec
+from simulator.features import ACTIVITY, COUNTERS
+from simulator.members import PROFILE
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 TIME = pa.timestamp("us", tz="UTC")
 NOTIFICATION = load_spec(Path(__file__).parents[2] / "specs" / "notification.yaml")
-PROFILE = ("tenure_days", "connections_log", "utc_offset_hours", "has_mobile", "push_opt_in", "email_opt_in")
-COUNTERS = ("visits_total", "clicks_total")
-WINDOWS = (
-    *("visits_24h", "visits_7d", "clicks_24h", "clicks_7d", "ctr_7d", "sends_24h", "sends_7d", "pushes_24h"),
-    *("pushes_7d", "badges_24h", "badge_count", "hours_since_visit", "hours_since_click", "hours_since_send"),
-    *("hours_since_push", "hours_since_badge"),
-)
-ACTIVITY = (*COUNTERS, *WINDOWS)
+WINDOWS = tuple(name for name in ACTIVITY if name not in COUNTERS)
 CLOCK = ("hour_sin", "hour_cos", "weekday_sin", "weekday_cos", "is_weekend")
 
 SHOP = """

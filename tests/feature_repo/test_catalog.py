@@ -16,11 +16,11 @@ from feature_repo import heartsteps, notification
 from feature_repo.catalog import check_tables, service_features
 from feature_repo.own_tables import own_definitions
 from feature_repo.store import REPO
+from simulator.features import ACTIVITY
+from simulator.members import PROFILE
 from tests.feature_repo.tables import (
-    ACTIVITY,
     CLOCK,
     NOTIFICATION,
-    PROFILE,
     SHOP,
     at,
     deploy_spec,
@@ -38,7 +38,9 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_features_of_a_service_are_in_its_order(settings: Settings) -> None:
-    assert service_features("notification_state_v1", settings) == (*PROFILE, *ACTIVITY, *CLOCK)
+    names = service_features("notification_state_v1", settings)
+    assert names == (*PROFILE, *ACTIVITY, *CLOCK)
+    assert len(set(names)) == len(names) == 58
 
 
 def test_own_features_are_in_the_specs_order(settings: Settings) -> None:

@@ -29,8 +29,10 @@ from contracts.settings import Settings
 from feature_repo.deploy import materialize
 from feature_repo.online_reader import OnlineReader
 from feature_repo.store import open_store
+from simulator.features import ACTIVITY
+from simulator.members import PROFILE
 from tests.feature_repo.conftest import MEMBERS
-from tests.feature_repo.tables import ACTIVITY, CLOCK, NOTIFICATION, PROFILE, START, TIME, at
+from tests.feature_repo.tables import CLOCK, NOTIFICATION, START, TIME, at
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration

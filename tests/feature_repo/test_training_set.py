@@ -16,12 +16,12 @@ from contracts.errors import LogError, SpecError, StoreError
 from contracts.settings import Settings
 from feature_repo import training_set
 from feature_repo.training_set import build_training_set
+from simulator.features import ACTIVITY
+from simulator.members import PROFILE
 from tests.feature_repo.conftest import MEMBERS
 from tests.feature_repo.tables import (
-    ACTIVITY,
     CLOCK,
     NOTIFICATION,
-    PROFILE,
     at,
     shop,
     write_log,

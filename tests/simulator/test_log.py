@@ -11,7 +11,7 @@ import pytest
 from contracts.errors import LogError
 from contracts.spec import Spec
 from simulator.__main__ import main
-from simulator.candidates import TYPES
+from simulator.candidates import PUSH_TYPES, TYPES
 from simulator.features import ACTIVITY, COUNTERS
 from simulator.log import SimulationReport, simulate
 from simulator.members import PROFILE
@@ -105,7 +105,13 @@ def test_windows_of_sends_agree_with_the_log(decisions: pl.DataFrame, activity: 
         times = mine["decided_at"].to_numpy().astype("datetime64[s]").astype(np.int64)
         sent, pushed = (mine["action"] != "none").to_numpy(), (mine["action"] == "push").to_numpy()
         earlier = times[None, :] < times[:, None]
-        for hours, name, what in ((24, "sends_24h", sent), (168, "sends_7d", sent), (24, "pushes_24h", pushed)):
+        windows = [(24, "sends_24h", sent), (168, "sends_7d", sent), (24, "pushes_24h", pushed)]
+        windows += [(168, "badges_7d", sent & ~pushed)]
+        of = {kind: (mine["type"] == kind).to_numpy() for kind in TYPES}
+        for kind in TYPES:
+            windows += [(24, f"sends_24h_{kind}", sent & of[kind]), (168, f"sends_7d_{kind}", sent & of[kind])]
+        windows += [(168, f"pushes_7d_{kind}", pushed & of[kind]) for kind in PUSH_TYPES]
+        for hours, name, what in windows:
             recent = earlier & (times[None, :] > times[:, None] - hours * 3600)
             np.testing.assert_array_equal(mine[name].to_numpy(), (recent & what).sum(axis=1))
 
