@@ -106,7 +106,7 @@ def attribute(table: pa.Table, spec: Spec) -> pa.Table:
     for name, feature in read_from.items():
         difference = differences[f"{COUNTER}{feature}"]
         # Comparison with null is null, which otherwise turns into null too.
-        reward = pl.when(difference >= 0).then(difference)
+        reward: pl.Expr = pl.when(difference >= 0).then(difference)
         # A predicted reward's label is whether it happened, not how often.
         reward = reward.clip(upper_bound=1.0) if spec.rewards[name].kind == "predicted" else reward
         rewards.append(reward.alias(REWARD + name))

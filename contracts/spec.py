@@ -22,7 +22,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 Level = Annotated[float, Field(gt=0.0, lt=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
-Storage = Literal["float32", "float16"]
+Storage = Literal["float32", "float16", "uint16", "uint8"]
+MaskedGroup = Literal["rewards", "scores"]
+MaskKey = Annotated[str, Field(min_length=1, max_length=128)]
+
+PROBABILITY_STORAGE: tuple[Storage, ...] = ("uint16", "float32")
+"""How probabilities may be kept: a replay shows them to the caller."""
 
 RESERVED_NAMES = frozenset({"feast", "redis", "run"})
 """Folders of ``var`` that are no tenant's."""
@@ -59,7 +64,8 @@ class State:
     missing: Mapping[str, float] = Field(default_factory=dict)
     """Value of a feature never seen, stale or never materialised; ``default`` holds for the rest (0.0)."""
     storage: Mapping[str, Storage] = Field(default_factory=dict)
-    """How the ring keeps each float group (``state``, ``rewards``, ``scores``); ``default`` for the rest."""
+    """How the ring keeps each float group: ``state``, ``rewards``, ``scores``, with ``default`` for the rest of them,
+    and ``probabilities``. uint8 and uint16 keep whole steps from a column's median."""
     tables: Mapping[Name, Table] = Field(default_factory=dict)
     """Feature views made of tables brought with the log; empty where feature_repo defines them in Python."""
 
@@ -68,7 +74,9 @@ class State:
         return self.missing.get(feature, self.missing.get("default", 0.0))
 
     def storage_of(self, group: str) -> Storage:
-        """Return the storage type of one float group of the ring (default float16)."""
+        """Return the storage type of one float group of the ring: float16 unless said, probabilities uint16."""
+        if group == "probabilities":
+            return self.storage.get(group, "uint16")
         return self.storage.get(group, self.storage.get("default", "float16"))
 
 
@@ -125,6 +133,8 @@ class Training:
     predicted_returns: Share = 0.1
     """Share of windows whose actions are conditioned on the model's own quantiles, as in service. More narrows the
     shift from training on true returns, and makes the policy follow its prompt less (docs/results.md)."""
+    masked_share: Share = 0.1
+    """Share of windows in whose history predicted rewards, scores or both are masked, as ``ring.masked`` does."""
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
     """Share of members, not windows, kept for offline evaluation."""
     seed: int = 0
@@ -155,9 +165,12 @@ class Ring:
 
     capacity: Annotated[int, Field(ge=1, le=1024)] = 16
     ttl_days: Positive = 14.0
-    mask_key: Annotated[str, Field(min_length=1, max_length=128)] = "v1"
+    mask_key: MaskKey = "v1"
     accept: tuple[str, ...] = ("*",)
     """Mask keys (exact or glob) whose entries are history; empty: none."""
+    masked: Mapping[MaskKey, Annotated[tuple[MaskedGroup, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """Mask keys (exact or glob) of whose entries the model sees state and action, but not these groups: ``rewards``,
+    the predicted ones, and ``scores``. They count as unknown. ``accept`` decides what is history at all."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -361,10 +374,21 @@ def _inconsistencies(spec: Spec) -> Iterable[str]:
             if feature in owners:
                 yield f"state.tables.{table_name}.features: duplicate name {feature}, also in {owners[feature]}"
             owners[feature] = f"state.tables.{table_name}"
-    groups = ("default", "state", "rewards", "scores")
+    yield from _ring_problems(spec)
+
+
+def _ring_problems(spec: Spec) -> Iterable[str]:
+    groups = ("default", "state", "rewards", "scores", "probabilities")
     for group in spec.state.storage:
         if group not in groups:
             yield f"state.storage.{group}: no such group; known are {', '.join(groups)}"
+    if (kept := spec.state.storage_of("probabilities")) not in PROBABILITY_STORAGE:
+        yield f"state.storage.probabilities = {kept!r}: callers see them; choose {' or '.join(PROBABILITY_STORAGE)}"
+    for key, masked in spec.ring.masked.items():
+        for group in sorted({group for group in masked if masked.count(group) > 1}):
+            yield f"ring.masked.{key}: duplicate name {group}"
+        if not spec.predicted_rewards:
+            yield f"ring.masked.{key}: there are no {' or '.join(masked)}, since no reward is of kind predicted"
 
 
 def _prompt_problems(field: str, prompt: Mapping[str, Prompt], spec: Spec, *, complete: bool) -> Iterable[str]:

@@ -27,7 +27,7 @@ from models.encoding import StateEncoder
 from models.policy import Policy
 from models.utility import UtilityModel
 
-FORMAT = 1
+FORMAT = 2
 HASHED = ("model.safetensors", "utility.safetensors", "spec.yaml", "normalization.json", "metrics.json")
 FILES = (*HASHED, "manifest.json")
 

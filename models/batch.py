@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.steps import Floats, Steps
+from models.steps import Bools, Floats, Steps
 
 CLIP = 10.0  # standard deviations; an outlier beyond says no more than "very large"
 GAP_SCALE = 10.0  # log1p of a day in seconds is 11.4, so that gaps come out near 1
@@ -17,7 +17,11 @@ GAP_SCALE = 10.0  # log1p of a day in seconds is 11.4, so that gaps come out nea
 
 @dataclass(frozen=True)
 class Normalization:
-    """Mean and scale per state column, reward and return, each a list of floats in the columns' order."""
+    """Mean and scale per state column, reward and return, in the columns' order.
+
+    The centre is the median (the lower of two), and a column is whole if all its known values are whole numbers: what
+    a store needs to keep values in few bits.
+    """
 
     state_mean: Floats  # [S]
     state_scale: Floats  # [S]
@@ -25,40 +29,74 @@ class Normalization:
     reward_scale: Floats  # [R]
     return_mean: Floats  # [R]
     return_scale: Floats  # [R]
+    state_centre: Floats  # [S]
+    state_whole: Bools  # [S]
+    reward_centre: Floats  # [R]
+    reward_whole: Bools  # [R]
 
     @staticmethod
     def fit(states: Floats, rewards: Floats, returns: Floats) -> Normalization:
         """Fit on training rows: states [N, S], rewards [N, R] and returns [N, R] (NaN where not known).
 
         A constant column gets scale 1, so that it becomes 0 rather than NaN. A reward never known gets
-        mean 0 and scale 1.
+        mean 0, scale 1, centre 0 and is not whole.
         """
-
-        def moments(values: Floats) -> tuple[Floats, Floats]:
-            known = np.isfinite(values)
-            count = np.maximum(known.sum(axis=0), 1)
-            clean = np.where(known, values, 0.0).astype(np.float64)
-            mean = clean.sum(axis=0) / count
-            variance = (np.where(known, clean - mean, 0.0) ** 2).sum(axis=0) / count
-            scale = np.sqrt(variance)
-            # Below this a column is constant but for rounding.
-            constant = scale <= 1e-6 * np.maximum(np.abs(mean), 1.0)
-            return mean.astype(np.float32), np.where(constant, 1.0, scale).astype(np.float32)
-
-        return Normalization(*moments(states), *moments(rewards), *moments(returns))
+        of_state, of_reward, of_return = (_describe(values) for values in (states, rewards, returns))
+        return Normalization(
+            state_mean=of_state.mean,
+            state_scale=of_state.scale,
+            reward_mean=of_reward.mean,
+            reward_scale=of_reward.scale,
+            return_mean=of_return.mean,
+            return_scale=of_return.scale,
+            state_centre=of_state.centre,
+            state_whole=of_state.whole,
+            reward_centre=of_reward.centre,
+            reward_whole=of_reward.whole,
+        )
 
     def returns_from_model(self, values: Floats) -> Floats:
         """Turn normalised returns [..., R, M] into raw units."""
         return (values * self.return_scale[:, None] + self.return_mean[:, None]).astype(np.float32)
 
-    def to_json(self) -> dict[str, list[float]]:
+    def to_json(self) -> dict[str, list[float] | list[bool]]:
         """Return plain lists."""
-        return {name: [float(x) for x in values] for name, values in asdict(self).items()}
+        return {name: values.tolist() for name, values in asdict(self).items()}
 
     @staticmethod
-    def from_json(document: dict[str, list[float]]) -> Normalization:
+    def from_json(document: dict[str, list[float] | list[bool]]) -> Normalization:
         """Read what ``to_json`` wrote."""
-        return Normalization(**{name: np.asarray(values, dtype=np.float32) for name, values in document.items()})
+        types = {name: np.bool_ if name.endswith("_whole") else np.float32 for name in document}
+        return Normalization(**{name: np.asarray(values, types[name]) for name, values in document.items()})
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """What the known values of every column are like."""
+
+    mean: Floats
+    scale: Floats
+    centre: Floats
+    whole: Bools
+
+
+def _describe(values: Floats) -> _Columns:
+    """Describe the columns of ``values`` [N, C], one after the other: a log may take half of the memory."""
+    mean, scale, centre = np.zeros((3, values.shape[1]), np.float32)
+    columns = _Columns(mean, scale, centre, np.zeros(values.shape[1], np.bool_))
+    for j in range(values.shape[1]):
+        column = values[:, j]
+        known = column[np.isfinite(column)]
+        if len(known):
+            wide = known.astype(np.float64)
+            columns.mean[j], columns.scale[j] = wide.mean(), wide.std()
+            middle = (len(known) - 1) // 2
+            columns.centre[j] = np.partition(known, middle)[middle]
+            columns.whole[j] = bool((known == np.rint(known)).all())
+        # Below this a column is constant but for rounding.
+        if columns.scale[j] <= 1e-6 * max(abs(columns.mean[j]), 1.0):
+            columns.scale[j] = 1.0
+    return columns
 
 
 @dataclass(frozen=True)
@@ -76,7 +114,7 @@ class Batch:
 def build_batch(steps: Steps, normalization: Normalization) -> Batch:
     """Normalise ``steps`` and turn them into tensors.
 
-    States and rewards are standardised and clipped to +-10, unknown rewards count as average (0), gaps become
+    States and rewards are standardised and clipped to +-10, unknown ones count as average (0), gaps become
     log(1 + seconds) / 10. Raises ValueError naming the field if S or R differ from the normalization's.
     """
     for name, size in (("states", len(normalization.state_mean)), ("rewards", len(normalization.reward_mean))):
@@ -87,7 +125,7 @@ def build_batch(steps: Steps, normalization: Normalization) -> Batch:
     states = (steps.states - normalization.state_mean) / normalization.state_scale
     rewards = (steps.rewards - normalization.reward_mean) / normalization.reward_scale
     return Batch(
-        states=_tensor(np.where(valid, np.clip(states, -CLIP, CLIP), 0.0)),
+        states=_tensor(np.where(valid & np.isfinite(states), np.clip(states, -CLIP, CLIP), 0.0)),
         actions=torch.from_numpy(np.where(steps.valid, steps.actions, 0)),
         rewards=_tensor(np.where(valid & np.isfinite(rewards), np.clip(rewards, -CLIP, CLIP), 0.0)),
         eligible=torch.from_numpy(np.where(valid, steps.eligible, False)),

@@ -16,11 +16,12 @@ Bools = NDArray[np.bool_]
 class Steps:
     """B windows of T steps in raw units, oldest first, left-padded; the last step is the one to decide.
 
-    The action and reward of the last step are not known when it is decided; nothing reads them for it.
+    The action and reward of the last step are not known when it is decided; nothing reads them for it. NaN is what is
+    not known: a reward, or a column of history that its ring lacks or that is masked.
     Raises ValueError naming the field and the shape, if shapes disagree or padding is not on the left.
     """
 
-    states: Floats  # [B, T, S]  features, candidate, scores; no NaN
+    states: Floats  # [B, T, S]  features, candidate, scores; NaN where not known
     actions: Ints  # [B, T]     index of the action taken
     rewards: Floats  # [B, T, R]  NaN where not known
     eligible: Bools  # [B, T, A]

@@ -17,6 +17,7 @@ from models.decision_transformer import (
     action_loss,
     pinball_loss,
 )
+from models.masking import NO_COLUMNS, MaskableColumns, draw_masks, mask_history
 from models.policy import Policy
 from models.steps import Ints
 from models.trajectories import Trajectories, returns_to_go
@@ -36,6 +37,8 @@ class TrainingConfig:
     rtg_weight: float = 1.0
     predicted_returns: float = 0.0
     """Share of windows whose actions are conditioned on predicted quantiles, as in service, not on true returns."""
+    masked_share: float = 0.0
+    """Share of windows in whose history predicted rewards, scores or both are masked."""
     seed: int = 0
 
 
@@ -55,12 +58,14 @@ def fit(
     model_config: DecisionTransformerConfig,
     config: TrainingConfig,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    maskable: MaskableColumns = NO_COLUMNS,
 ) -> Policy:
     """Fit a model to the given members of ``trajectories`` and return it as a policy.
 
     Windows of ``context_length`` end at any row with a full look-ahead; an epoch draws as many windows as make
-    every row a target about once. Every step of a window that is a target counts in the loss (eq. 2, 7 and 9).
-    The same seed on the same machine gives the same model.
+    every row a target about once. Every step of a window that is a target counts in the loss (eq. 2, 7 and 9), but
+    for steps whose scores are masked: what is decided in service has its scores. The same seed on the same machine
+    gives the same model.
 
     Raises ValueError if no row has a full look-ahead, or shapes disagree with ``model_config``.
     """
@@ -78,7 +83,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = DecisionTransformer(model_config)
-        _train(model, normalization, trajectories, returns, is_target, ends, config, on_progress)
+        _train(model, normalization, trajectories, returns, is_target, ends, config, on_progress, maskable)
     model.eval()
     return Policy(model, normalization)
 
@@ -92,6 +97,7 @@ def _train(
     ends: Ints,
     config: TrainingConfig,
     on_progress: Callable[[Progress], None],
+    maskable: MaskableColumns,
 ) -> None:
     t = model.config.context_length
     per_epoch = math.ceil(len(ends) / t)
@@ -101,18 +107,20 @@ def _train(
         _parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=(0.9, 0.98)
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(steps, config.warmup_share))
-    order = np.random.default_rng(config.seed)
+    order, masks = np.random.default_rng(config.seed), np.random.default_rng([config.seed, 1])
+    masked_share = config.masked_share if len(maskable.scores) else 0.0
     scaled = ((returns - normalization.return_mean) / normalization.return_scale).astype(np.float32)
     scaled[~is_target] = 0.0
     model.train()
     step = 0
     for _ in range(config.epochs):
         for chosen in np.array_split(order.permutation(len(ends))[:per_epoch], batches):
-            windows = trajectories.windows(ends[chosen], t)
+            masked = draw_masks(masks, len(chosen), t, masked_share)
+            windows = mask_history(trajectories.windows(ends[chosen], t), masked, maskable)
             batch = build_batch(windows, normalization)
             at = np.maximum(ends[chosen][:, None] - np.arange(t - 1, -1, -1), 0)  # rows of the steps: [B, T]
             target = torch.from_numpy(scaled[at])
-            weight = batch.valid & torch.from_numpy(is_target[at])
+            weight = batch.valid & torch.from_numpy(is_target[at] & ~masked["scores"])
             level = torch.randint(len(model.config.quantiles), (len(chosen), target.shape[2], 1))
             earlier = model.predict_earlier(batch, lambda quantiles: quantiles.gather(-1, level)[..., 0])  # noqa: B023
             history = model.read(batch, earlier, last_only=False)

@@ -1,49 +1,39 @@
--- Appends one entry to a member's ring, and the decision's log row to the outbox, if the ring is as the writer read it.
+-- Changes a member's ring, and writes the decision's log row to the outbox, if the ring is as the writer read it.
 -- KEYS: ring, generation, outbox
--- ARGV: generation, count and incarnation as read; incarnation of a new ring; capacity; time to live in ms; frame;
---       log row (may be left out)
--- Returns 1 if both were written, 0 if the ring has changed and nothing was.
-local ring, outbox = KEYS[1], KEYS[3]
-local new_incarnation, capacity, ttl_ms, frame, log_row = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
-
-local generation = redis.call('GET', KEYS[2]) or '0'
-local found = redis.call('HMGET', ring, 'g', 'i', 'n', 'c')
-local function number(text)
-  return text and #text <= 10 and string.match(text, '^%d+$') and tonumber(text)
-end
-local incarnation, count, old_capacity = number(found[2]), number(found[3]), number(found[4])
--- A ring of an older generation has been emptied; one without its numbers, or with wild ones, is no ring.
-local live = found[1] == generation and incarnation and count and old_capacity and old_capacity >= 1
-  and old_capacity <= 1024 and count < 4294967295
-if not live then
-  incarnation, count = 0, 0
-end
-if generation ~= ARGV[1] or count ~= tonumber(ARGV[2]) or incarnation ~= tonumber(ARGV[3]) then
+-- ARGV: generation as read; first bytes of the ring as read, none if there was none or it was emptied; time to live in
+--       ms, or nothing to keep it as it is; log row, or nothing; then pairs of offset and bytes, an offset of -1 for
+--       the whole ring, which goes if it has no bytes
+-- Returns 1 if all was written, 0 if the ring has changed and nothing was.
+local ring, generation, expected = KEYS[1], ARGV[1], ARGV[2]
+if (redis.call('GET', KEYS[2]) or '0') ~= generation then
   return 0
 end
-
+if expected ~= '' then
+  -- All 23 bytes of a header, so that what is left of a cut ring is not taken for the beginning of another.
+  if redis.call('GETRANGE', ring, 0, 22) ~= expected then
+    return 0
+  end
+else
+  -- A ring starts with its version in 1 byte and its generation in 4: one of another generation has been emptied.
+  local found = redis.call('GETRANGE', ring, 0, 4)
+  if found ~= '' and (#found < 5 or struct.unpack('>I4', found, 2) == tonumber(generation)) then
+    return 0
+  end
+end
 -- First what can fail (an outbox key of another type), so that a failure leaves nothing behind.
-if log_row then
-  redis.call('XADD', outbox, '*', 'r', log_row)
+if ARGV[4] ~= '' then
+  redis.call('XADD', KEYS[3], '*', 'r', ARGV[4])
 end
-if not live then
-  redis.call('DEL', ring)
-  redis.call('HSET', ring, 'g', generation, 'i', new_incarnation, 'c', capacity)
-elseif old_capacity ~= capacity then
-  -- The capacity was changed: move the entries that stay to their slots under the new one.
-  local kept = {}
-  for sequence = math.max(0, count - math.min(old_capacity, capacity)), count - 1 do
-    local value = redis.call('HGET', ring, sequence % old_capacity)
-    if value then
-      kept[#kept + 1] = sequence % capacity
-      kept[#kept + 1] = value
-    end
+for place = 5, #ARGV, 2 do
+  if ARGV[place] ~= '-1' then
+    redis.call('SETRANGE', ring, ARGV[place], ARGV[place + 1])
+  elseif ARGV[place + 1] ~= '' then
+    redis.call('SET', ring, ARGV[place + 1], 'KEEPTTL')
+  else
+    redis.call('UNLINK', ring)
   end
-  for slot = 0, old_capacity - 1 do
-    redis.call('HDEL', ring, slot)
-  end
-  redis.call('HSET', ring, 'c', capacity, unpack(kept))
 end
-redis.call('HSET', ring, count % capacity, frame, 'n', count + 1)
-redis.call('PEXPIRE', ring, ttl_ms)
+if ARGV[3] ~= '' then
+  redis.call('PEXPIRE', ring, ARGV[3])
+end
 return 1

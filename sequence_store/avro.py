@@ -1,7 +1,8 @@
 """The Avro form of an entry: one record whose schema follows from the layout.
 
-Float groups are Avro ``bytes`` of little-endian numbers in their storage type, so that a read is one numpy view a
-group. The record holds three records, one a tensor; nesting costs no bytes in Avro.
+The record holds three records, one a tensor; nesting costs no bytes in Avro. Its Longs come first, so that a stored
+value can keep them readable in front of what it compresses: ``head`` and ``body`` are the two parts of one record.
+Float groups are Avro ``bytes``, so that a read is one numpy view a group.
 """
 
 from __future__ import annotations
@@ -9,112 +10,153 @@ from __future__ import annotations
 import io
 from functools import lru_cache
 from operator import index
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple
 
 import fastavro
-import numpy as np
 
 from contracts.errors import StoreError
-from sequence_store.entry import Entry, FloatArray
-from sequence_store.layout import FloatGroup, Layout, Storage
+from sequence_store.entry import Entry
+from sequence_store.layout import Layout
+from sequence_store.storage import Numbers, numbers
 
 MAX_STRING_BYTES: Final = 64 * 1024
 MAX_AT_MS: Final = 2**48 - 1
-MAX_SEQUENCE: Final = 2**32 - 1
+MAX_SEQUENCE: Final = 2**32 - 2
 
-_LONGS = ("at_ms", "action", "eligible", "sequence")
-_STRINGS = ("mask_key", "cycle_id", "notification_id", "model")
-_FLOAT16_MAX = 65504.0
-_DTYPES: dict[Storage, np.dtype[np.floating[Any]]] = {
-    storage: np.dtype(storage).newbyteorder("<") for storage in get_args(Storage)
-}
+# What is new in every entry first, what seldom changes last: it compresses to 3 bytes less than the other way round.
+_STRINGS = ("notification_id", "cycle_id", "mask_key", "model")
+
+
+class Longs(NamedTuple):
+    """The Long tensor of an entry; the fields are those of ``Entry``."""
+
+    sequence: int
+    at_ms: int
+    action: int
+    eligible: int
 
 
 def schema(layout: Layout) -> dict[str, Any]:
     """Return the Avro schema, as a JSON tree, of entries under ``layout``."""
-
-    def record(name: str, kind: str, names: tuple[str, ...]) -> dict[str, Any]:
-        return {"type": "record", "name": name, "fields": [{"name": field, "type": kind} for field in names]}
-
     return {
         "type": "record",
         "name": "Entry",
         "namespace": "pacer.fls",
-        "fields": [
-            {"name": "floats", "type": record("Floats", "bytes", tuple(group.name for group in layout.groups))},
-            {"name": "longs", "type": record("Longs", "long", _LONGS)},
-            {"name": "strings", "type": record("Strings", "string", _STRINGS)},
-        ],
+        "fields": [{"name": "longs", "type": _record("Longs", "long", Longs._fields)}, *_body_fields(layout)],
     }
 
 
-def encode(entry: Entry) -> bytes:
-    """Return ``entry`` as one schemaless Avro record under the schema of its layout.
+def encode(entry: Entry) -> tuple[bytes, bytes]:
+    """Return ``entry`` as one schemaless Avro record under the schema of its layout, cut in two: head and body.
 
     Raises StoreError, naming the field and its value, if the entry breaks a limit or does not fit its layout.
     """
-    layout = entry.layout
-    if entry.floats.keys() != {group.name for group in layout.groups}:
+    layout, form = entry.layout, _form(entry.layout)
+    if entry.floats.keys() != form.floats.keys():
         raise StoreError(
-            f"entry: float groups {sorted(entry.floats)} are not those of its layout, "
-            f"{sorted(group.name for group in layout.groups)}"
+            f"entry: float groups {sorted(entry.floats)} are not those of its layout, {sorted(form.floats)}"
         )
-    record = {
-        "floats": {group.name: _to_bytes(entry.floats[group.name], group) for group in layout.groups},
-        "longs": {
-            "at_ms": _bounded("at_ms", entry.at_ms, MAX_AT_MS),
-            "action": _bounded("action", entry.action, len(layout.actions) - 1),
-            "eligible": _bounded("eligible", entry.eligible, (1 << len(layout.actions)) - 1),
-            "sequence": _bounded("sequence", entry.sequence, MAX_SEQUENCE),
-        },
-        "strings": {name: _checked_text(name, getattr(entry, name)) for name in _STRINGS},
+    longs = {
+        "sequence": _bounded("sequence", entry.sequence, MAX_SEQUENCE),
+        "at_ms": _bounded("at_ms", entry.at_ms, MAX_AT_MS),
+        "action": _bounded("action", entry.action, len(layout.actions) - 1),
+        "eligible": _bounded("eligible", entry.eligible, (1 << len(layout.actions)) - 1),
     }
-    stream = io.BytesIO()
-    fastavro.schemaless_writer(stream, _parsed_schema(layout), record)
-    return stream.getvalue()
+    body = {
+        "strings": {name: _checked_text(name, getattr(entry, name)) for name in _STRINGS},
+        "floats": {name: kept.to_bytes(entry.floats[name]) for name, kept in form.floats.items()},
+    }
+    return _written(_LONGS_SCHEMA, longs), _written(form.body_schema, body)
 
 
-def decode(payload: bytes, layout: Layout) -> Entry:
+def decode_head(record: bytes, position: int) -> tuple[Longs, int]:
+    """Return the Longs at ``position`` and the position behind them.
+
+    Read here rather than by a library: every read of a ring looks at 16 of them. Raises IndexError where ``record``
+    ends too early, and ValueError where a number has more than 64 bits.
+    """
+    longs = []
+    for _ in Longs._fields:
+        byte = record[position]
+        position += 1
+        number, shift = byte & 0x7F, 7
+        while byte >= 0x80:
+            byte = record[position]
+            position += 1
+            number |= (byte & 0x7F) << shift
+            shift += 7
+            if shift > 63 and (number >> 64 or byte >= 0x80):
+                raise ValueError("an Avro long of more than 64 bits")
+        longs.append((number >> 1) ^ -(number & 1))
+    return Longs(*longs), position
+
+
+def decode_body(body: bytes, longs: Longs, layout: Layout) -> Entry:
     """Return the entry that ``encode`` wrote under ``layout``.
 
-    Raises ValueError if ``payload`` is not exactly one such record.
+    Raises ValueError if ``body`` is not exactly the rest of such a record, or ``longs`` break a limit.
     """
-    stream = io.BytesIO(payload)
+    if not (0 <= longs.action < len(layout.actions) and 0 <= longs.eligible < 1 << len(layout.actions)):
+        raise ValueError(f"action {longs.action}, eligible {longs.eligible:#b}: of {len(layout.actions)} actions")
+    if len(body) > MAX_STRING_BYTES:
+        _check_texts(body)
+    form, stream = _form(layout), io.BytesIO(body)
     try:
-        record: Any = fastavro.schemaless_reader(stream, _parsed_schema(layout), None)
+        record: Any = fastavro.schemaless_reader(stream, form.body_schema, None)
     except Exception as error:
         # fastavro has no error of its own for bytes that are no record: EOFError, IndexError, UnicodeDecodeError ...
         raise ValueError(f"no Avro record of this layout: {error!r}") from error
-    if stream.tell() != len(payload):
-        raise ValueError(f"{len(payload) - stream.tell()} bytes follow the Avro record")
-    floats = {group.name: _from_bytes(record["floats"][group.name], group) for group in layout.groups}
-    return Entry(floats=floats, layout=layout, **record["longs"], **record["strings"])
+    if stream.tell() != len(body):
+        raise ValueError(f"{len(body) - stream.tell()} bytes follow the Avro record")
+    floats = {name: kept.from_bytes(record["floats"][name]) for name, kept in form.floats.items()}
+    sequence, at_ms, action, eligible = longs
+    return Entry(floats, at_ms, action, eligible, sequence, layout=layout, **record["strings"])
+
+
+def _record(name: str, kind: str, names: tuple[str, ...]) -> dict[str, Any]:
+    return {"type": "record", "name": name, "fields": [{"name": field, "type": kind} for field in names]}
+
+
+def _body_fields(layout: Layout) -> list[dict[str, Any]]:
+    return [
+        {"name": "strings", "type": _record("Strings", "string", _STRINGS)},
+        {"name": "floats", "type": _record("Floats", "bytes", tuple(group.name for group in layout.groups))},
+    ]
+
+
+_LONGS_SCHEMA: Any = fastavro.parse_schema(_record("Longs", "long", Longs._fields))
+
+
+def _check_texts(body: bytes) -> None:
+    """Raise ValueError if one of the texts is longer than any that is written: decoded, it may take 4 times as much."""
+    stream = io.BytesIO(body)
+    for name in _STRINGS:
+        try:
+            size: Any = fastavro.schemaless_reader(stream, "long", None)
+        except Exception as error:
+            raise ValueError(f"no Avro record of this layout: {error!r}") from error
+        if not 0 <= size <= MAX_STRING_BYTES:
+            raise ValueError(f"{name} has {size} bytes; at most {MAX_STRING_BYTES} are kept")
+        stream.seek(size, io.SEEK_CUR)
+
+
+class _Form(NamedTuple):
+    """What encoding and decoding under one layout need."""
+
+    body_schema: Any
+    floats: dict[str, Numbers]
 
 
 @lru_cache(maxsize=64)
-def _parsed_schema(layout: Layout) -> Any:
-    return fastavro.parse_schema(schema(layout))
+def _form(layout: Layout) -> _Form:
+    schema = fastavro.parse_schema({"type": "record", "name": "Body", "fields": _body_fields(layout)})
+    return _Form(schema, {group.name: numbers(group) for group in layout.groups})
 
 
-def _to_bytes(values: FloatArray, group: FloatGroup) -> bytes:
-    array = np.asarray(values)
-    if array.shape != (len(group.columns),):
-        raise StoreError(
-            f"entry: float group {group.name!r} has shape {array.shape}, its layout has ({len(group.columns)},)"
-        )
-    if not np.issubdtype(array.dtype, np.floating):
-        raise StoreError(f"entry: float group {group.name!r} is {array.dtype}; give floats")
-    if group.storage == "float16":
-        array = np.clip(array, -_FLOAT16_MAX, _FLOAT16_MAX)
-    with np.errstate(over="ignore"):
-        return array.astype(_DTYPES[group.storage]).tobytes()
-
-
-def _from_bytes(raw: bytes, group: FloatGroup) -> FloatArray:
-    dtype = _DTYPES[group.storage]
-    if len(raw) != len(group.columns) * dtype.itemsize:
-        raise ValueError(f"float group {group.name!r} has {len(raw)} bytes for {len(group.columns)} {group.storage}")
-    return np.frombuffer(raw, dtype)
+def _written(parsed_schema: Any, record: Any) -> bytes:
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(stream, parsed_schema, record)
+    return stream.getvalue()
 
 
 def _bounded(name: str, value: int, highest: int) -> int:

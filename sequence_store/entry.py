@@ -7,11 +7,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sequence_store.layout import Layout
-
-FloatArray = NDArray[np.floating[Any]]
+from sequence_store.storage import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,28 +1,32 @@
-"""The stored value of one entry: a small uncompressed header, then the entry's Avro, compressed by zstd.
+"""The stored value of one entry: a small header that can be read as it is, the compressed rest, a checksum.
 
-Format 1, big-endian, 31 bytes before the payload:
+Format 2:
 
 | bytes | field |
 | --- | --- |
-| 1 | format: 0xF1 |
-| 8 | fingerprint of the layout |
-| 4 | sequence number |
-| 6 | time of the decision, ms since 1970 |
-| 8 | BLAKE2b-8 of the cycle id |
-| 4 | CRC-32 of the owner (tenant, NUL, member id), the 27 bytes above and the payload |
-| rest | one zstd frame without its 4 magic bytes, which the format byte stands for |
+| 1 | format and form: 0x20 + form of the payload |
+| 1 | tag of the codec: the first byte of its fingerprint |
+| 2 | first bytes of BLAKE2b-8 of the cycle id |
+| 4 to 23 | the entry's Longs, as Avro: sequence number, time, action, eligible actions |
+| rest | payload: the rest of the entry's Avro record |
+| 4 | CRC-32, little-endian, of owner (tenant, member, generation), codec fingerprint and all bytes above |
+
+| form | payload |
+| --- | --- |
+| 0 | as it is: zstd would not make it smaller |
+| 1 | one zstd block of up to 255 bytes, behind its size in 1 byte: the zstd frame's constant bytes are left out |
+| 2 | the same of 256 to 65,791 bytes, behind that size less 256 in 2 bytes, little-endian |
+| 3 | one zstd frame without its 4 magic bytes |
 
 A CRC-32 finds every flipped bit and every damaged run of up to 32 bits; anything else, such as another member's
-value, with a chance of 1 - 2**-32.
+value, with a chance of 1 - 2**-32. It also settles which of two codecs with the same tag is meant.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
-import threading
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -30,20 +34,24 @@ import zstandard
 
 from contracts.errors import FrameError, StoreError
 from sequence_store import avro
+from sequence_store.codec import MAX_BODY_BYTES, BombError, Codec
 from sequence_store.entry import Entry
-from sequence_store.layout import Layout
 
-FORMAT: Final = 0xF1
-MAX_AVRO_BYTES: Final = 1024 * 1024
-"""No entry is larger, and no stored value makes a reader allocate more."""
+FORMAT: Final = 0x20
+"""Version 2 in the upper half of the first byte; the lower half is the form of the payload."""
+STORED, SHORT_BLOCK, BLOCK, WHOLE = range(4)
 
-_FIELDS = struct.Struct(">B8sIHI8s")
-_CHECKSUM = struct.Struct(">I")
-HEADER_BYTES: Final = _FIELDS.size + _CHECKSUM.size
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_LEVEL = 3
-# zstd contexts are not safe to share between threads.
-_local = threading.local()
+_LONGS_AT: Final = 4
+_CHECKSUM_BYTES: Final = 4
+_RESIDUE: Final = 0x2144DF1C
+"""CRC-32 of anything followed by its own CRC-32, little-endian."""
+_SMALLEST: Final = _LONGS_AT + 4 + _CHECKSUM_BYTES
+# RFC 8878, 3.1.1.1: a single segment whose content size takes 1 or 2 bytes, no checksum, no dictionary id.
+_DESCRIPTORS: Final = {SHORT_BLOCK: (b"\x20", 1), BLOCK: (b"\x60", 2)}
+_LAST_COMPRESSED_BLOCK: Final = 0b101
+
+Codecs = Mapping[int, Sequence[Codec]]
+"""Tag -> the codecs that have it."""
 
 
 class Fault(StrEnum):
@@ -55,14 +63,14 @@ class Fault(StrEnum):
     """Of a format that this code does not know."""
     CHECKSUM = "checksum"
     """Damaged, cut off, or another member's value."""
-    MISPLACED = "misplaced"
-    """Whole, but not the entry that belongs into its slot."""
-    FOREIGN_LAYOUT = "foreign_layout"
-    """Under a layout that is not registered, or that this code does not understand."""
+    FOREIGN_CODEC = "foreign_codec"
+    """Of a layout or dictionary that is not registered (any more), or that this code does not understand."""
     BOMB = "bomb"
     """Of a decompressed size that is not stated or above the limit."""
     PAYLOAD = "payload"
-    """The payload is not one zstd frame with one Avro record of the layout."""
+    """The payload is not the rest of one Avro record of the layout."""
+    HEADER = "header"
+    """The ring's own header is damaged, or another member's; its frames are looked for all the same."""
 
 
 class UnreadableFrame(FrameError):
@@ -73,100 +81,122 @@ class UnreadableFrame(FrameError):
         self.fault = fault
 
 
-@dataclass(frozen=True)
 class Sealed:
-    """A frame whose checksum holds: the header's fields, and the payload still compressed.
+    """A frame whose checksum holds: its Longs are read, the rest waits to be decoded."""
 
-    ``fingerprint`` is that of the layout, ``cycle`` the hash of the cycle id (see ``cycle_hash``).
-    """
+    __slots__ = ("_payload_at", "codec", "frame", "longs", "sequence")
 
-    fingerprint: bytes
-    sequence: int
-    at_ms: int
-    cycle: bytes
-    payload: bytes
-
-    def entry(self, layout: Layout | None) -> Entry:
-        """Decompress and decode the entry under ``layout``. Raises UnreadableFrame."""
-        if layout is None or layout.fingerprint != self.fingerprint:
-            raise UnreadableFrame(Fault.FOREIGN_LAYOUT, f"layout {self.fingerprint.hex()} is not known")
+    def __init__(self, frame: bytes, codec: Codec) -> None:
+        self.frame = frame
+        self.codec = codec
         try:
-            entry = avro.decode(_decompress(_ZSTD_MAGIC + self.payload), layout)
+            self.longs, self._payload_at = avro.decode_head(frame, _LONGS_AT)
+        except (IndexError, ValueError) as error:
+            raise UnreadableFrame(Fault.PAYLOAD, f"no Longs: {error}") from error
+        self.sequence = self.longs.sequence
+
+    def may_be_cycle(self, hashed: bytes) -> bool:
+        """Tell whether this may be the entry of the cycle with that ``cycle_hash``: one in 65,536 others may, too."""
+        return self.frame[2:4] == hashed
+
+    def body(self) -> bytes:
+        """Decompress the Avro record behind its Longs. Raises UnreadableFrame."""
+        payload = self.frame[self._payload_at : -_CHECKSUM_BYTES]
+        try:
+            return _expand(self.frame[0] - FORMAT, payload, self.codec)
+        except BombError as error:
+            raise UnreadableFrame(Fault.BOMB, str(error)) from error
         except (ValueError, zstandard.ZstdError) as error:
             raise UnreadableFrame(Fault.PAYLOAD, str(error)) from error
-        if (entry.sequence, entry.at_ms) != (self.sequence, self.at_ms):
-            raise UnreadableFrame(Fault.PAYLOAD, "sequence or time differ between header and payload")
-        return entry
+
+    def entry(self) -> Entry:
+        """Decompress and decode the entry. Raises UnreadableFrame."""
+        body = self.body()
+        try:
+            return avro.decode_body(body, self.longs, self.codec.layout)
+        except ValueError as error:
+            raise UnreadableFrame(Fault.PAYLOAD, str(error)) from error
 
 
-def owner(tenant: str, member_id: str) -> bytes:
-    """Return the bytes that tie a frame to its ring."""
-    return f"{tenant}\0{member_id}".encode()
+class Owner:
+    """What ties values to one ring: tenant and member; frames also to the generation of the namespace."""
+
+    def __init__(self, tenant: str, member_id: str, generation: int) -> None:
+        self.generation = generation
+        self._ring_seed = zlib.crc32(f"{tenant}\0{member_id}".encode())
+        self._frame_seed = zlib.crc32(b"\0%d" % generation, self._ring_seed)
+        self._seeds: dict[bytes, int] = {}
+
+    def ring_checksum(self, covered: bytes) -> bytes:
+        """Return the checksum of something that belongs to the ring in every generation: its header."""
+        return zlib.crc32(covered, self._ring_seed).to_bytes(_CHECKSUM_BYTES, "little")
+
+    def unseal(self, frame: bytes, codecs: Codecs) -> Sealed:
+        """Return ``frame``, found in this owner's ring, with its checksum verified. Raises UnreadableFrame."""
+        if len(frame) < _SMALLEST:
+            raise UnreadableFrame(Fault.TRUNCATED, f"{len(frame)} bytes are no frame")
+        if not is_format(frame[0]):
+            raise UnreadableFrame(Fault.FOREIGN_VERSION, f"format byte {frame[0]:#04x}; known is {FORMAT:#04x}")
+        candidates = codecs.get(frame[1], ())
+        for codec in candidates:
+            if zlib.crc32(frame, self._seed(codec)) == _RESIDUE:
+                return Sealed(frame, codec)
+        if not candidates:
+            raise UnreadableFrame(Fault.FOREIGN_CODEC, f"codec {frame[1]:#04x}.. is not known")
+        raise UnreadableFrame(Fault.CHECKSUM, f"CRC-32 {frame[-4:].hex()} does not hold for this value in this ring")
+
+    def _seed(self, codec: Codec) -> int:
+        seed = self._seeds.get(codec.fingerprint)
+        if seed is None:
+            seed = self._seeds[codec.fingerprint] = zlib.crc32(codec.fingerprint, self._frame_seed)
+        return seed
+
+    def seal(self, entry: Entry, codec: Codec) -> bytes:
+        """Return the stored value of ``entry`` in this owner's ring.
+
+        Raises StoreError, naming the field and its value, if the entry breaks a limit or does not fit its layout.
+        """
+        longs, body = avro.encode(entry)
+        if len(body) > MAX_BODY_BYTES:
+            raise StoreError(f"entry: {len(body)} bytes of Avro; at most {MAX_BODY_BYTES} are kept: use fewer columns")
+        form, payload = _shrink(body, codec)
+        covered = bytes((FORMAT + form, codec.tag)) + cycle_hash(entry.cycle_id) + longs + payload
+        return covered + zlib.crc32(covered, self._seed(codec)).to_bytes(_CHECKSUM_BYTES, "little")
+
+
+def is_format(byte: int) -> bool:
+    """Tell whether a frame may start with ``byte``."""
+    return FORMAT <= byte <= FORMAT + WHOLE
 
 
 def cycle_hash(cycle_id: str) -> bytes:
-    """Return the 8 bytes that stand for ``cycle_id`` in a header."""
-    return hashlib.blake2b(cycle_id.encode(), digest_size=8).digest()
+    """Return the 2 bytes that stand for ``cycle_id`` in a header."""
+    return hashlib.blake2b(cycle_id.encode(), digest_size=8).digest()[:2]
 
 
-def seal(entry: Entry, owner: bytes) -> bytes:
-    """Return the stored value of ``entry`` in the ring of ``owner``.
-
-    Raises StoreError, naming the field and its value, if the entry breaks a limit or does not fit its layout.
-    """
-    record = avro.encode(entry)
-    if len(record) > MAX_AVRO_BYTES:
-        raise StoreError(f"entry: {len(record)} bytes of Avro; at most {MAX_AVRO_BYTES} are kept: use fewer columns")
-    header = _FIELDS.pack(
-        FORMAT,
-        entry.layout.fingerprint,
-        entry.sequence,
-        entry.at_ms >> 32,
-        entry.at_ms & 0xFFFFFFFF,
-        cycle_hash(entry.cycle_id),
-    )
-    payload = _compressor().compress(record).removeprefix(_ZSTD_MAGIC)
-    return header + _CHECKSUM.pack(_checksum(owner, header, payload)) + payload
+def _shrink(body: bytes, codec: Codec) -> tuple[int, bytes]:
+    """Return the form and the payload that keep ``body`` in the fewest bytes."""
+    frame = codec.compress(body)
+    form, payload = WHOLE, frame
+    for block_form, (descriptor, size_bytes) in _DESCRIPTORS.items():
+        block_at = 1 + size_bytes + 3
+        header = descriptor, _block_header(len(frame) - block_at)
+        if (frame[:1], frame[1 + size_bytes : block_at]) == header:
+            form, payload = block_form, frame[1 : 1 + size_bytes] + frame[block_at:]
+    return (form, payload) if len(payload) < len(body) else (STORED, body)
 
 
-def unseal(frame: bytes, owner: bytes) -> Sealed:
-    """Return the checked header and the payload of ``frame``, found in the ring of ``owner``.
-
-    Raises UnreadableFrame.
-    """
-    if len(frame) < HEADER_BYTES:
-        raise UnreadableFrame(Fault.TRUNCATED, f"{len(frame)} bytes are no header of {HEADER_BYTES}")
-    if frame[0] != FORMAT:
-        raise UnreadableFrame(Fault.FOREIGN_VERSION, f"format byte {frame[0]:#04x}; known is {FORMAT:#04x}")
-    header, payload = frame[: _FIELDS.size], frame[HEADER_BYTES:]
-    (stored,) = _CHECKSUM.unpack_from(frame, _FIELDS.size)
-    if stored != _checksum(owner, header, payload):
-        raise UnreadableFrame(Fault.CHECKSUM, f"CRC-32 {stored:#010x} does not hold for this value in this ring")
-    _, fingerprint, sequence, at_high, at_low, cycle = _FIELDS.unpack(header)
-    return Sealed(fingerprint, sequence, (at_high << 32) | at_low, cycle, payload)
+def _expand(form: int, payload: bytes, codec: Codec) -> bytes:
+    """Return the body that ``_shrink`` kept. Raises ValueError or zstandard.ZstdError where it is none."""
+    if form == STORED:
+        return payload
+    if form == WHOLE:
+        return codec.decompress(payload)
+    descriptor, size_bytes = _DESCRIPTORS[form]
+    content_size, block = payload[:size_bytes], payload[size_bytes:]
+    return codec.decompress(descriptor + content_size + _block_header(len(block)) + block)
 
 
-def _checksum(owner: bytes, header: bytes, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(header, zlib.crc32(owner)))
-
-
-def _decompress(zstd_frame: bytes) -> bytes:
-    # zstandard allocates what the frame announces, whatever limit it is given: so look first.
-    announced = zstandard.get_frame_parameters(zstd_frame).content_size
-    if announced > MAX_AVRO_BYTES:
-        raise UnreadableFrame(Fault.BOMB, f"the payload does not promise to stay within {MAX_AVRO_BYTES} bytes")
-    return _decompressor().decompress(zstd_frame, max_output_size=MAX_AVRO_BYTES, allow_extra_data=False)
-
-
-def _compressor() -> zstandard.ZstdCompressor:
-    if not hasattr(_local, "compressor"):
-        _local.compressor = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True)
-    compressor: zstandard.ZstdCompressor = _local.compressor
-    return compressor
-
-
-def _decompressor() -> zstandard.ZstdDecompressor:
-    if not hasattr(_local, "decompressor"):
-        _local.decompressor = zstandard.ZstdDecompressor()
-    decompressor: zstandard.ZstdDecompressor = _local.decompressor
-    return decompressor
+def _block_header(block_bytes: int) -> bytes:
+    """Return the header of a frame's last, compressed block (RFC 8878, 3.1.1.2)."""
+    return ((block_bytes << 3 | _LAST_COMPRESSED_BLOCK) & 0xFFFFFF).to_bytes(3, "little")

@@ -2,10 +2,12 @@
 
 | key | type | holds |
 | --- | --- | --- |
-| ``{tenant:bucket}:r:member`` | hash | a member's ring (see ``slots``) |
+| ``{tenant:bucket}:m:member`` | string | a member's ring (see ``packed``) |
 | ``{tenant:bucket}:g`` | string | the bucket's generation; absent means 0 |
 | ``{tenant:bucket}:o`` | stream | the outbox: log rows in field ``r`` |
-| ``{tenant}:layouts`` | hash | layout fingerprint in hex -> the layout's JSON |
+| ``{tenant}:codecs`` | hash | layouts and dictionaries (see ``registry``) |
+| ``{tenant}:lock`` | string | who does the tenant's maintenance now (see ``lock``) |
+| ``{tenant}:pass`` | hash | how far a pass over the rings is, and what the last whole one saw (see ``maintenance``) |
 
 The braces are a Redis Cluster hash tag: what one append touches lives on one node. Names are short because every
 member pays for them.
@@ -17,6 +19,9 @@ import re
 import zlib
 from dataclasses import dataclass
 
+from contracts.errors import StoreError
+
+MAX_MEMBER_ID_BYTES = 512
 DEFAULT_BUCKETS = 64
 """Spreads a tenant over the nodes of a cluster. Another number finds none of the rings written under this one."""
 
@@ -48,7 +53,7 @@ class Keys:
 
     def ring(self, member_id: str) -> bytes:
         """Return the key of a member's ring."""
-        return f"{{{self.tenant}:{self.bucket(member_id)}}}:r:{member_id}".encode()
+        return f"{{{self.tenant}:{self.bucket(member_id)}}}:m:{member_id}".encode()
 
     def generation(self, bucket: int) -> bytes:
         """Return the key of a bucket's generation."""
@@ -59,11 +64,36 @@ class Keys:
         return f"{{{self.tenant}:{bucket}}}:o".encode()
 
     @property
-    def layouts(self) -> bytes:
-        """Key of the registered layouts."""
-        return f"{{{self.tenant}}}:layouts".encode()
+    def codecs(self) -> bytes:
+        """Key of the registered layouts and dictionaries."""
+        return f"{{{self.tenant}}}:codecs".encode()
+
+    @property
+    def lock(self) -> bytes:
+        """Key of the maintenance lock."""
+        return f"{{{self.tenant}}}:lock".encode()
+
+    @property
+    def notes(self) -> bytes:
+        """Key of what maintenance notes for the next one."""
+        return f"{{{self.tenant}}}:pass".encode()
 
     @property
     def rings_pattern(self) -> bytes:
         """Glob that matches the keys of all rings of the tenant."""
-        return f"{{{self.tenant}:*}}:r:*".encode()
+        return f"{{{self.tenant}:*}}:m:*".encode()
+
+    def member_of(self, ring_key: bytes) -> str:
+        """Return the member whose ring has that key."""
+        return ring_key.split(b"}:m:", 1)[1].decode()
+
+
+def check_member_id(member_id: str) -> str:
+    """Return ``member_id``. Raises StoreError if it is not 1 to 512 bytes of UTF-8."""
+    try:
+        size = len(member_id.encode()) if len(member_id) <= MAX_MEMBER_ID_BYTES else len(member_id)
+    except UnicodeEncodeError as error:
+        raise StoreError(f"member_id {member_id!r}: not encodable as UTF-8: {error.reason}") from None
+    if not 1 <= size <= MAX_MEMBER_ID_BYTES:
+        raise StoreError(f"member_id {member_id[:40]!r} has {size} bytes; 1 to {MAX_MEMBER_ID_BYTES} are possible")
+    return member_id

@@ -5,24 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from contracts.errors import StoreError
-from sequence_store.assembly import Stored, assemble, check, check_member_id
-from sequence_store.keys import Keys
+from sequence_store import packed
+from sequence_store.codec import Codec
+from sequence_store.frame import Owner
+from sequence_store.keys import Keys, check_member_id
 from sequence_store.layout import Layout
 from sequence_store.retention import Retention
-from sequence_store.ring import Append, AppendOutcome, Cursor, Ring, Version, new_incarnation
-from sequence_store.sealing import seal_append
+from sequence_store.ring import Append, AppendOutcome, Cursor, Ring
+from sequence_store.sealing import change_of
 
 
 @dataclass
 class _Held:
-    incarnation: int = field(default_factory=new_incarnation)
-    frames: list[bytes] = field(default_factory=list)
-    """The newest frames, the last of which has sequence number ``count`` - 1."""
-    count: int = 0
-    expires_s: float = 0.0
+    value: bytes
+    expires_s: float
 
 
 class MemoryRingStore:
@@ -51,7 +50,8 @@ class MemoryRingStore:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tenant = Keys(tenant).tenant
-        self._layout = layout
+        self._codec = Codec(layout)
+        self._codecs = {self._codec.tag: (self._codec,)}
         self._retention = Retention.of_days(capacity, ttl_days)
         self._clock_s = clock_s
         self._generation = 0
@@ -60,17 +60,19 @@ class MemoryRingStore:
         self._rows_written = 0
         self._lock = threading.Lock()
 
-    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring]:
+    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring | StoreError]:
         """Read rings as ``RingStore.read`` says."""
         if len(member_ids) != len(now_ms):
             raise ValueError(f"{len(member_ids)} member_ids but {len(now_ms)} now_ms: give one time a member")
         with self._lock:
-            stored = [self._stored(check_member_id(member_id)) for member_id in member_ids]
-        layouts = {self._layout.fingerprint: self._layout}
-        return [
-            assemble(check(self._tenant, member_id, ring, now - self._retention.ttl_ms), layouts)
-            for member_id, now, ring in zip(member_ids, now_ms, stored, strict=True)
-        ]
+            generation = self._generation
+            values = [self._value(check_member_id(member_id)) for member_id in member_ids]
+        rings: list[Ring | StoreError] = []
+        for member_id, now, value in zip(member_ids, now_ms, values, strict=True):
+            owner = Owner(self._tenant, member_id, generation)
+            held = packed.parse(value, owner, self._codecs, self._retention.capacity)
+            rings.append(Ring(member_id, held.version, held.frames, held.faults, now - self._retention.ttl_ms))
+        return rings
 
     def append(self, appends: Sequence[Append]) -> list[AppendOutcome | StoreError]:
         """Append as ``RingStore.append`` says."""
@@ -100,30 +102,21 @@ class MemoryRingStore:
     def close(self) -> None:
         """Do nothing: there is no connection."""
 
-    def _held(self, member_id: str) -> _Held | None:
+    def _value(self, member_id: str) -> bytes:
         ring = self._rings.get(member_id)
-        return ring if ring is not None and self._clock_s() < ring.expires_s else None
-
-    def _stored(self, member_id: str) -> Stored:
-        ring = self._held(member_id)
-        if ring is None:
-            return Stored(Version(self._generation, 0))
-        first = ring.count - len(ring.frames)
-        return Stored(Version(self._generation, ring.count, ring.incarnation), tuple(enumerate(ring.frames, first)))
+        return ring.value if ring is not None and self._clock_s() < ring.expires_s else b""
 
     def _append_one(self, append: Append) -> AppendOutcome | StoreError:
         try:
-            frame = seal_append(append, self._tenant, self._layout)
+            change = change_of(append, self._tenant, self._codec, self._retention.capacity)
         except StoreError as error:
             return error
         with self._lock:
-            if append.version != self._stored(append.member_id).version:
+            value = self._value(append.member_id)
+            if append.version.generation != self._generation or not change.fits(value, self._generation):
                 return AppendOutcome.CONFLICT
-            ring = self._held(append.member_id) or _Held()
-            self._rings[append.member_id] = ring
-            ring.frames = [*ring.frames, frame][-self._retention.capacity :]
-            ring.count += 1
-            ring.expires_s = self._clock_s() + self._retention.ttl_ms / 1000
+            expires_s = self._clock_s() + self._retention.ttl_ms / 1000
+            self._rings[append.member_id] = _Held(change.apply(value), expires_s)
             if append.log_row is not None:
                 self._rows_written += 1
                 self._outbox.append((Cursor(0, (self._rows_written, 0)), append.log_row))

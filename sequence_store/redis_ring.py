@@ -1,28 +1,34 @@
-"""Rings on Redis: one hash a member, one script an append, one round trip a batch."""
+"""Rings on Redis: one string a member, one script an append, one round trip a batch."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from contracts.errors import StoreError, StoreUnavailable
-from sequence_store import outbox, slots
-from sequence_store.assembly import assemble, check, check_member_id
-from sequence_store.keys import DEFAULT_BUCKETS, Keys
+from contracts.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from sequence_store import outbox, packed, registry
+from sequence_store.codec import Codec
+from sequence_store.frame import Owner
+from sequence_store.keys import DEFAULT_BUCKETS, Keys, check_member_id
 from sequence_store.layout import Layout
-from sequence_store.registry import Registry
+from sequence_store.registry import Registered
 from sequence_store.retention import Retention
 from sequence_store.ring import Append, AppendOutcome, Cursor, Ring
-from sequence_store.sealing import seal_append
+from sequence_store.sealing import change_of
 from sequence_store.wire import Command, Wire, connect
+
+APPEND_SCRIPT: Final = Path(__file__).with_name("append.lua").read_bytes()
+APPEND_SHA: Final = hashlib.sha1(APPEND_SCRIPT, usedforsecurity=False).hexdigest()
 
 
 class RedisRingStore:
-    """The RingStore of one tenant on one Redis, 6.2 or later.
+    """The RingStore of one tenant on one Redis, or Redis Cluster, 6.2 or later.
 
     Parameters
     ----------
@@ -37,9 +43,12 @@ class RedisRingStore:
     ttl_days
         Age at which entries are no longer returned, and idle time after which a ring expires.
     buckets
-        Hash slots that members are spread over; the same for everyone who uses the tenant's keys.
+        Hash tags that members are spread over; the same for everyone who uses the tenant's keys.
     timeout_s, connect_timeout_s
         How long to wait for the next bytes of a reply, and for a connection; only with a URL.
+    replicas, wait_ms
+        How many replicas an append must have reached to count as made, and how long to wait for them, which must be
+        less than the timeout. One that has not is an OutcomeUnknown: it is there, but lost if its master is.
 
     Raises
     ------
@@ -60,66 +69,77 @@ class RedisRingStore:
         buckets: int = DEFAULT_BUCKETS,
         timeout_s: float = 1.0,
         connect_timeout_s: float = 1.0,
+        replicas: int = 0,
+        wait_ms: int = 100,
     ) -> None:
+        if replicas < 0 or wait_ms < 1:
+            raise ValueError(f"replicas = {replicas}, wait_ms = {wait_ms}: must be at least 0, and at least 1")
         self._keys = Keys(tenant, buckets)
         self._layout = layout
         self._retention = Retention.of_days(capacity, ttl_days)
         self._owns_client = isinstance(server, str)
         self._client = connect(server, timeout_s, connect_timeout_s) if isinstance(server, str) else server
         self._wire = Wire(self._client)
-        self._registry = Registry(self._wire, self._keys, [layout])
-        self._registered = False
+        self._replicas, self._wait_ms = replicas, wait_ms
+        self._registered = Registered()
+        # Codec and whether the server knows it belong together: threads take both in one look.
+        self._writing = Codec(layout), False
+        self._unknown_tags: frozenset[int] = frozenset()
 
-    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring]:
-        """Read rings as ``RingStore.read`` says. A second round trip is made where a layout is met for the first time.
-
-        A key that holds no ring at all gives an empty one, with ``wrong_type`` counted.
-        """
+    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring | StoreError]:
+        """Read rings as ``RingStore.read`` says. A second round trip is made where the registered codecs changed."""
         if len(member_ids) != len(now_ms):
             raise ValueError(f"{len(member_ids)} member_ids but {len(now_ms)} now_ms: give one time a member")
         keys = self._keys
         buckets = [keys.bucket(check_member_id(member_id)) for member_id in member_ids]
         distinct = list(dict.fromkeys(buckets))
-        replies = self._wire.exchange(
-            [
-                *(("GET", keys.generation(bucket)) for bucket in distinct),
-                *(slots.read_command(keys.ring(member_id)) for member_id in member_ids),
-                self._registry.is_registered_command(self._layout),
-            ],
-            writes=False,
-        )
-        if replies.pop() == 0:
-            self._registered = False  # emptied since: the next append brings the layout again
-        generations = dict(zip(distinct, map(_generation, replies[: len(distinct)]), strict=True))
-        checked = []
-        for member_id, now, bucket, reply in zip(member_ids, now_ms, buckets, replies[len(distinct) :], strict=True):
-            stored = slots.parse(reply, generations[bucket], self._retention.capacity)
-            checked.append(check(keys.tenant, member_id, stored, now - self._retention.ttl_ms))
-        layouts = self._registry.resolve({frame.fingerprint for ring in checked for frame in ring.sealed})
-        return [assemble(ring, layouts) for ring in checked]
+        # One key a command: a cluster serves those also while their slot moves.
+        commands: list[Command] = [("GET", keys.generation(bucket)) for bucket in distinct]
+        commands += [("GET", keys.ring(member_id)) for member_id in member_ids]
+        # Last: a codec is registered before the first entry under it is written.
+        commands.append(registry.epoch_command(keys))
+        *found, epoch = self._wire.exchange(commands, writes=False)
+        self._keep_up(epoch)
+        generations = dict(zip(distinct, found, strict=False))
+        replies = list(zip(map(generations.__getitem__, buckets), found[len(distinct) :], strict=True))
+        rings, unknown = self._rings(member_ids, now_ms, replies)
+        if unknown - self._unknown_tags:
+            # On a cluster, the epoch may have been read before the rings were.
+            try:
+                (epoch,) = self._wire.exchange([registry.epoch_command(keys)], writes=False)
+                if self._keep_up(epoch):
+                    rings, unknown = self._rings(member_ids, now_ms, replies)
+            except StoreUnavailable:
+                return rings  # all that is known by now
+            self._unknown_tags |= unknown
+        return rings
 
     def append(self, appends: Sequence[Append]) -> list[AppendOutcome | StoreError]:
         """Append as ``RingStore.append`` says; the first use of a server takes a second round trip."""
         outcomes: dict[int, AppendOutcome | StoreError] = {}
         commands: dict[int, Command] = {}
+        codec, introduced = self._writing
         for number, append in enumerate(appends):
             try:
-                commands[number] = self._append_command(append)
+                change = change_of(append, self._keys.tenant, codec, self._retention.capacity)
+                commands[number] = self._append_command(append, change)
             except StoreError as error:
                 outcomes[number] = error
+        if commands and not introduced:
+            self._introduce(codec)
         replies = self._send(commands)
         unknown = {number: commands[number] for number, reply in replies.items() if isinstance(reply, NoScriptError)}
         if unknown:
-            # A server that does not know the script is new to us, so it may have lost the layouts, too. The script
+            # A server that does not know the script is new to us, so it may have lost the codecs, too. The script
             # did not run for these appends: sending them again is safe.
             try:
-                self._introduce()
+                self._introduce(codec)
                 replies |= self._send(unknown)
             except StoreUnavailable as error:
                 # Not raised: other appends of the batch may have gone through.
                 replies |= dict.fromkeys(unknown, error)
         for number, reply in replies.items():
-            if isinstance(reply, StoreUnavailable):
+            if isinstance(reply, StoreError):
                 outcomes[number] = reply
             elif isinstance(reply, ResponseError):
                 member_id = appends[number].member_id
@@ -141,13 +161,14 @@ class RedisRingStore:
         return sum(_without_errors(replies))
 
     def empty(self) -> None:
-        """Empty every ring, as ``RingStore.empty`` says. What they took is freed as they expire or are appended to."""
+        """Empty every ring, as ``RingStore.empty`` says: ``maintenance.sweep`` frees the storage behind it."""
         generations = [("INCR", self._keys.generation(bucket)) for bucket in range(self._keys.buckets)]
         _without_errors(self._wire.exchange(generations, writes=True))
 
     def close(self) -> None:
         """Close the connections, unless the client was given."""
         if self._owns_client:
+            self._wire.close()
             self._client.close()
 
     def __enter__(self) -> Self:
@@ -158,39 +179,93 @@ class RedisRingStore:
     ) -> None:
         self.close()
 
-    def _append_command(self, append: Append) -> Command:
-        frame = seal_append(append, self._keys.tenant, self._layout)
+    def _rings(
+        self, member_ids: Sequence[str], now_ms: Sequence[int], replies: Sequence[tuple[Any, Any]]
+    ) -> tuple[list[Ring | StoreError], frozenset[int]]:
+        """Return the rings, and the tags of the codecs that are not known."""
+        codecs, retention, tenant = self._registered.codecs, self._retention, self._keys.tenant
+        rings: list[Ring | StoreError] = []
+        unknown: set[int] = set()
+        for member_id, now, reply in zip(member_ids, now_ms, replies, strict=True):
+            try:
+                generation, value = _generation_and_value(reply, member_id)
+            except StoreError as error:
+                rings.append(error)
+                continue
+            held = packed.parse(value, Owner(tenant, member_id, generation), codecs, retention.capacity)
+            unknown.update(held.unknown_tags)
+            rings.append(Ring(member_id, held.version, held.frames, held.faults, now - retention.ttl_ms))
+        return rings, frozenset(unknown)
+
+    def _append_command(self, append: Append, change: packed.Change) -> Command:
         bucket = self._keys.bucket(append.member_id)
-        place = slots.Place(self._keys.ring(append.member_id), self._keys.generation(bucket), self._keys.outbox(bucket))
-        retention = self._retention
-        return slots.append_command(place, append.version, frame, append.log_row, retention.capacity, retention.ttl_ms)
+        return (
+            *("EVALSHA", APPEND_SHA, 3),
+            *(self._keys.ring(append.member_id), self._keys.generation(bucket), self._keys.outbox(bucket)),
+            *(append.version.generation, change.expected, self._retention.ttl_ms),
+            append.log_row or b"",
+            *(part for patch in change.patches for part in patch),
+        )
 
     def _send(self, commands: Mapping[int, Command]) -> dict[int, Any]:
-        if commands and not self._registered:
-            self._introduce()
-        return dict(zip(commands, self._wire.exchange(list(commands.values()), writes=True), strict=True))
+        ordered = list(commands.values())
+        if not self._replicas:
+            return dict(zip(commands, self._wire.exchange(ordered, writes=True), strict=True))
+        replies, reached = self._wire.exchange_replicated(ordered, self._replicas, self._wait_ms)
+        for place, number in enumerate(reached):
+            if replies[place] == 1 and number < self._replicas:
+                replies[place] = OutcomeUnknown(
+                    f"an append reached {number} of {self._replicas} replicas in {self._wait_ms} ms: it is lost if its "
+                    "master is; read the ring again later"
+                )
+        return dict(zip(commands, replies, strict=True))
 
-    def _introduce(self) -> None:
-        """Bring to the server what appends rest on: the script, and the layout for those who read."""
-        commands: list[Command] = [
-            ("SCRIPT", "LOAD", slots.APPEND_SCRIPT),
-            self._registry.register_command(self._layout),
-        ]
-        _without_errors(self._wire.exchange(commands, writes=False))
-        self._registered = True
+    def _keep_up(self, epoch: Any) -> bool:
+        """Load the registry if ``epoch``, as read, says that it changed; return whether it did."""
+        if isinstance(epoch, Exception):
+            if self._registered.epoch is None:
+                raise StoreUnavailable(f"the registered codecs cannot be read: {epoch}") from epoch
+            return False  # what is known still holds
+        if epoch == self._registered.epoch:
+            return False
+        (reply,) = _without_errors(self._wire.exchange([registry.load_command(self._keys)], writes=False))
+        self._registered = registry.parse(reply)
+        codec = self._registered.writing(self._layout)
+        self._writing = codec, self._registered.has(codec)
+        self._unknown_tags = frozenset()
+        return True
+
+    def _introduce(self, codec: Codec) -> None:
+        """Bring to the server what appends rest on: the script, and the codec for those who read."""
+        replies = list(self._wire.broadcast(("SCRIPT", "LOAD", APPEND_SCRIPT), writes=False).values())
+        # Of a cluster, a master may be away: only the appends that are for it fail, and by themselves.
+        if all(isinstance(reply, Exception) for reply in replies):
+            _without_errors(replies)
+        _without_errors(self._wire.exchange([registry.register_command(self._keys, codec)], writes=False))
+        if self._writing[0] == codec:
+            self._writing = codec, True
 
 
-def _generation(reply: Any) -> int:
-    if isinstance(reply, ResponseError):
-        raise StoreUnavailable(f"Redis refuses to read rings: {reply}") from reply
+def _generation_and_value(replies: tuple[Any, Any], member_id: str) -> tuple[int, bytes]:
+    """Return what the replies to a read say: the bucket's generation, and the ring's value. Raises StoreError."""
+    for reply in replies:
+        if isinstance(reply, StoreError):
+            raise reply
+        if isinstance(reply, ResponseError):
+            raise StoreUnavailable(f"Redis refuses to read the ring of member {member_id!r}: {reply}") from reply
+    generation, value = replies
     try:
-        return int(reply or 0)
+        return int(generation or 0), value or b""
     except ValueError:
-        raise StoreError(f"a generation key holds {reply[:40]!r} instead of a number; delete it") from None
+        raise StoreError(
+            f"the generation key of member {member_id!r} holds {generation[:40]!r} instead of a number; delete it"
+        ) from None
 
 
 def _without_errors(replies: list[Any]) -> list[Any]:
     for reply in replies:
+        if isinstance(reply, StoreError):
+            raise reply
         if isinstance(reply, ResponseError):
             raise StoreError(f"refused by Redis: {reply}") from reply
     return replies

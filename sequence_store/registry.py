@@ -1,52 +1,165 @@
-"""The layouts registered on Redis under their fingerprints, and those of them that this process has met."""
+"""The layouts and dictionaries that a tenant's entries were written under, registered in Redis.
+
+All stand in one hash, ``{tenant}:codecs``:
+
+| field | holds |
+| --- | --- |
+| ``epoch`` | a random word, new with every change of the hash |
+| ``layout:<fingerprint>`` | a layout's JSON |
+| ``dictionary:<fingerprint>`` | a zstd dictionary |
+| ``codec:<fingerprint>`` | fingerprints of its layout and its dictionary, with a ``:`` in between |
+| ``current`` | fingerprint of the dictionary that is to be written with; absent or empty for none |
+| ``since:<fingerprint>`` | when a dictionary was made the current one, and superseded the one before: ms since 1970 |
+
+A reader asks for the epoch with every batch, so it learns of a new codec, a new dictionary and of a registry that is
+gone without another round trip. Fingerprints are in hex.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
 
-from redis.exceptions import ResponseError
-
+from sequence_store.codec import Codec, dictionary_fingerprint
 from sequence_store.keys import Keys
 from sequence_store.layout import Layout
-from sequence_store.wire import Command, Wire
+from sequence_store.wire import Command
+
+FORGET_SCRIPT: Final = Path(__file__).with_name("forget.lua").read_bytes()
+
+_EPOCH: Final = b"epoch"
+_CURRENT: Final = b"current"
 
 
-class Registry:
-    """Layouts by fingerprint. A layout never changes, so what is known stays known."""
+@dataclass(frozen=True)
+class Registered:
+    """The registry as it was read once.
 
-    def __init__(self, wire: Wire, keys: Keys, known: Collection[Layout] = ()) -> None:
-        self._wire = wire
-        self._keys = keys
-        self._layouts: dict[bytes, Layout | None] = {layout.fingerprint: layout for layout in known}
+    Attributes
+    ----------
+    epoch
+        None: there is no registry.
+    codecs
+        Tag -> the codecs with that tag that this code understands.
+    dictionaries
+        Fingerprint -> dictionary.
+    current
+        The dictionary to write with; empty for none.
+    since
+        Fingerprint of a dictionary -> when it was last made the current one, milliseconds since 1970.
+    pairs
+        Fingerprint of every codec, understood or not -> fingerprint of its dictionary.
+    """
 
-    def register_command(self, layout: Layout) -> Command:
-        """Return the command that registers ``layout``."""
-        return ("HSETNX", self._keys.layouts, layout.fingerprint.hex(), layout.to_json())
+    epoch: bytes | None = None
+    codecs: Mapping[int, tuple[Codec, ...]] = field(default_factory=dict)
+    dictionaries: Mapping[bytes, bytes] = field(default_factory=dict)
+    current: bytes = b""
+    since: Mapping[bytes, int] = field(default_factory=dict)
+    pairs: Mapping[bytes, bytes] = field(default_factory=dict)
 
-    def is_registered_command(self, layout: Layout) -> Command:
-        """Return the command that replies 0 if ``layout`` is not registered."""
-        return ("HEXISTS", self._keys.layouts, layout.fingerprint.hex())
+    def writing(self, layout: Layout) -> Codec:
+        """Return the codec to write entries of ``layout`` with."""
+        wanted = Codec(layout, self.current)
+        # The one that is registered has its zstd contexts already.
+        return next((codec for codec in self.codecs.get(wanted.tag, ()) if codec == wanted), wanted)
 
-    def resolve(self, fingerprints: Collection[bytes]) -> Mapping[bytes, Layout | None]:
-        """Return the layouts known by now; a round trip is made only if one of ``fingerprints`` is new.
+    @cached_property
+    def foreign(self) -> frozenset[str]:
+        """Fingerprints, in hex, of the codecs that this code does not understand."""
+        known = {codec.fingerprint.hex() for codecs in self.codecs.values() for codec in codecs}
+        return frozenset(name.decode("ascii", "replace") for name in self.pairs) - known
 
-        None stands for a layout that is registered but not understood, such as a later version's. One that is not
-        registered is left out. Raises StoreUnavailable.
-        """
-        missing = [fingerprint for fingerprint in fingerprints if fingerprint not in self._layouts]
-        if missing:
-            command = ("HMGET", self._keys.layouts, *(fingerprint.hex() for fingerprint in missing))
-            (texts,) = self._wire.exchange([command], writes=False)
-            if not isinstance(texts, ResponseError):
-                for fingerprint, text in zip(missing, texts, strict=True):
-                    if text is not None:
-                        self._layouts[fingerprint] = _understand(text, fingerprint)
-        return self._layouts
+    def has(self, codec: Codec) -> bool:
+        """Tell whether ``codec`` is registered."""
+        return codec in self.codecs.get(codec.tag, ())
 
 
-def _understand(text: bytes, fingerprint: bytes) -> Layout | None:
-    try:
-        layout = Layout.from_json(text)
-    except ValueError:
-        return None
-    return layout if layout.fingerprint == fingerprint else None
+def epoch_command(keys: Keys) -> Command:
+    """Return the command that reads the epoch."""
+    return ("HGET", keys.codecs, _EPOCH)
+
+
+def load_command(keys: Keys) -> Command:
+    """Return the command that reads the whole registry."""
+    return ("HGETALL", keys.codecs)
+
+
+def parse(reply: Any) -> Registered:
+    """Return what the reply to ``load_command`` says, leaving out what this code does not understand."""
+    fields: Mapping[bytes, bytes] = (
+        reply if isinstance(reply, Mapping) else dict(zip(reply[::2], reply[1::2], strict=True))
+    )
+    layouts: dict[bytes, Layout] = {}
+    dictionaries: dict[bytes, bytes] = {b"": b""}
+    for name, value in fields.items():
+        kind, _, fingerprint = name.partition(b":")
+        if kind == b"layout":
+            try:
+                layouts[fingerprint] = Layout.from_json(value)
+            except ValueError:
+                continue  # of a later release
+        elif kind == b"dictionary" and dictionary_fingerprint(value).hex().encode() == fingerprint:
+            dictionaries[fingerprint] = value
+    codecs: dict[int, tuple[Codec, ...]] = {}
+    since: dict[bytes, int] = {}
+    pairs: dict[bytes, bytes] = {}
+    for name, value in fields.items():
+        kind, _, fingerprint = name.partition(b":")
+        if kind == b"since" and value.isdigit() and len(value) < 20:
+            since[fingerprint] = int(value)
+        elif kind == b"codec":
+            layout, _, dictionary = value.partition(b":")
+            pairs[fingerprint] = dictionary
+            if layout in layouts and dictionary in dictionaries:
+                codec = Codec(layouts[layout], dictionaries[dictionary])
+                if codec.fingerprint.hex().encode() == fingerprint:
+                    codecs[codec.tag] = (*codecs.get(codec.tag, ()), codec)
+    current = dictionaries.get(fields.get(_CURRENT, b""), b"")
+    return Registered(fields.get(_EPOCH), codecs, dictionaries, current, since, pairs)
+
+
+def register_command(keys: Keys, codec: Codec) -> Command:
+    """Return the command that registers ``codec`` with its layout and dictionary."""
+    layout, dictionary = codec.layout.fingerprint.hex(), name_of(codec.dictionary)
+    fields: list[str | bytes] = [f"layout:{layout}", codec.layout.to_json()]
+    if codec.dictionary:
+        fields += [f"dictionary:{dictionary}", codec.dictionary]
+    fields += [f"codec:{codec.fingerprint.hex()}", f"{layout}:{dictionary}"]
+    return ("HSET", keys.codecs, *fields, _EPOCH, _new_epoch())
+
+
+def use_command(keys: Keys, dictionary: bytes, at_ms: int | None = None) -> Command:
+    """Return the command that registers ``dictionary`` and has every writer use it from its next read on.
+
+    An empty one stands for none. ``at_ms`` is the present time, milliseconds since 1970: None for this machine's.
+    """
+    name = name_of(dictionary)
+    since = round(time.time() * 1000) if at_ms is None else at_ms
+    registered = (f"dictionary:{name}", dictionary) if dictionary else ()
+    return ("HSET", keys.codecs, *registered, _CURRENT, name, f"since:{name}", since, _EPOCH, _new_epoch())
+
+
+def forget_command(keys: Keys, registered: Registered, dictionaries: Iterable[bytes]) -> Command:
+    """Return the command that forgets dictionaries, given by fingerprint, and their codecs.
+
+    It is answered by 1; by 0, and nothing is forgotten, if the registry is no longer as it was read.
+    """
+    names = set(dictionaries)
+    fields = [b"codec:" + codec for codec, dictionary in registered.pairs.items() if dictionary in names]
+    fields += [kind + name for name in sorted(names) for kind in (b"dictionary:", b"since:")]
+    return ("EVAL", FORGET_SCRIPT, 1, keys.codecs, registered.epoch or b"", _new_epoch(), *fields)
+
+
+def name_of(dictionary: bytes) -> str:
+    """Return the fingerprint of ``dictionary`` in hex; empty for none."""
+    return dictionary_fingerprint(dictionary).hex() if dictionary else ""
+
+
+def _new_epoch() -> str:
+    return secrets.token_hex(8)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import cached_property
 from typing import Protocol
 
 from contracts.errors import StoreError
+from sequence_store.avro import Longs
 from sequence_store.entry import Entry
+from sequence_store.frame import Fault, Sealed, UnreadableFrame, cycle_hash
 from sequence_store.mask import accepted
+
+EXPIRED = "expired"
 
 
 @dataclass(frozen=True)
@@ -24,58 +30,119 @@ class Version:
     count
         Entries appended so far, which is the next entry's sequence number.
     incarnation
-        Random number of this ring since it last began empty; 0 where there is no ring. It tells a ring from one that
-        expired and grew to the same count. Absent equals absent, even if a ring came and went in between.
+        Random number of this ring since it was last laid out anew; 0 where there is no ring. It tells a ring from one
+        that expired and grew to the same count. Absent equals absent, even if a ring came and went in between.
+    found
+        What the store found there and an append rests on: the store's own. An append needs a version that was read.
     """
 
     generation: int
     count: int
     incarnation: int = 0
+    found: object = field(default=None, compare=False, repr=False)
 
 
 def new_incarnation() -> int:
-    """Return a random number of 31 bits, not 0, for a ring that begins: Redis stores it in 5 bytes."""
+    """Return a random number of 31 bits, not 0, for a ring that is laid out."""
     return 1 + secrets.randbelow(2**31 - 1)
 
 
-@dataclass(frozen=True)
 class Ring:
-    """A member's recent decisions.
+    """A member's recent decisions, decoded as they are asked for.
 
     Attributes
     ----------
     member_id
         The member.
-    entries
-        In true chronological order, which is that of the sequence numbers; without aged and unreadable entries.
     version
         What an append to this ring gives back.
-    skipped
-        Reason -> number of stored entries left out: ``expired``, or a ``frame.Fault``. Empty where all is well.
     """
 
-    member_id: str
-    entries: tuple[Entry, ...]
-    version: Version
-    skipped: Mapping[str, int]
-    aged: tuple[Entry, ...] = ()
-    """Entries too old to be history, but still stored: a cycle is decided once, whatever time a retry names."""
+    def __init__(
+        self, member_id: str, version: Version, frames: Sequence[Sealed], faults: Sequence[Fault], oldest_ms: int
+    ) -> None:
+        """Hold ``frames``, oldest first, of which those from before ``oldest_ms`` are aged; ``faults`` are missing."""
+        self.member_id = member_id
+        self.version = version
+        self._frames = frames
+        self._faults = faults
+        self._oldest_ms = oldest_ms
+        self._decoded: dict[int, Entry | UnreadableFrame] = {}
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """Entries in true chronological order, which is that of the sequence numbers; none aged or unreadable."""
+        return tuple(reversed(list(self.newest())))
+
+    @cached_property
+    def aged(self) -> tuple[Entry, ...]:
+        """Entries too old to be history, but still stored, in order."""
+        found = (self._entry(frame) for frame in self._frames if frame.longs.at_ms < self._oldest_ms)
+        return tuple(entry for entry in found if entry is not None)
+
+    @cached_property
+    def longs(self) -> tuple[Longs, ...]:
+        """The Longs of the entries that are not aged, in order: known without decoding an entry."""
+        return tuple(frame.longs for frame in self._frames if frame.longs.at_ms >= self._oldest_ms)
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Reason -> number of stored entries left out: ``expired``, or a ``frame.Fault``. Empty where all is well."""
+        for frame in self._frames:
+            self._entry(frame)
+        reasons: Counter[str] = Counter(map(str, self._faults))
+        reasons.update(str(found.fault) for found in self._decoded.values() if isinstance(found, UnreadableFrame))
+        reasons.update([EXPIRED] * len(self.aged))
+        return dict(reasons)
+
+    def newest(self) -> Iterator[Entry]:
+        """Yield the entries, the newest first, decoding no more than are asked for."""
+        for frame in reversed(self._frames):
+            if frame.longs.at_ms >= self._oldest_ms:
+                entry = self._entry(frame)
+                if entry is not None:
+                    yield entry
+
+    def at(self, sequence: int) -> Entry | None:
+        """Return the entry with that sequence number, unless it is aged, unreadable or gone."""
+        for frame in self._frames:
+            if frame.sequence == sequence and frame.longs.at_ms >= self._oldest_ms:
+                return self._entry(frame)
+        return None
 
     def cycle(self, cycle_id: str) -> Entry | None:
-        """Return the entry of that cycle, whatever its mask key and age, or None."""
-        stored = (*reversed(self.entries), *reversed(self.aged))
-        return next((entry for entry in stored if entry.cycle_id == cycle_id), None)
+        """Return the newest entry of that cycle, whatever its mask key and age, or None.
+
+        A cycle is decided once, whatever time a retry names.
+        """
+        hashed = cycle_hash(cycle_id)
+        for frame in reversed(self._frames):
+            if frame.may_be_cycle(hashed):
+                entry = self._entry(frame)
+                if entry is not None and entry.cycle_id == cycle_id:
+                    return entry
+        return None
 
     def history(self, accept: Sequence[str]) -> tuple[Entry, ...]:
         """Return the entries whose mask key equals, or matches as a glob, one of ``accept``, in order."""
         return tuple(entry for entry in self.entries if accepted(entry.mask_key, accept))
+
+    def _entry(self, frame: Sealed) -> Entry | None:
+        found = self._decoded.get(frame.sequence)
+        if found is None:
+            try:
+                found = frame.entry()
+            except UnreadableFrame as error:
+                found = error
+            self._decoded[frame.sequence] = found
+        return found if isinstance(found, Entry) else None
 
 
 @dataclass(frozen=True)
 class Append:
     """One entry to append to a ring that is still at ``version``, with the decision's log row for the outbox.
 
-    ``entry.sequence`` is ``version.count``. ``log_row`` is opaque to the store; None writes none.
+    ``entry.sequence`` is ``version.count``. ``log_row`` is opaque to the store, and not empty; None writes none.
     """
 
     member_id: str
@@ -103,8 +170,10 @@ class Cursor:
 class RingStore(Protocol):
     """A store of rings, one a member, and an outbox, under one tenant. Safe to share between threads."""
 
-    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring]:
+    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring | StoreError]:
         """Read the rings of ``member_ids``, in that order, in one round trip.
+
+        A StoreError in the result is that member's alone: of a cluster, one node may be away.
 
         Parameters
         ----------

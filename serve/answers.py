@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,9 @@ from contracts.api import DecisionRequest, Rejection, Reply, encode
 from contracts.spec import Absolute, Prompt
 from models.artifact import Artifact
 from models.policy import Decisions
+from models.steps import Floats
 from sequence_store.entry import Entry
+from sequence_store.layout import Layout
 
 Answer = dict[str, Any]
 
@@ -70,6 +71,17 @@ def error(status: int, field: str, reason: str) -> Reply:
     return Reply(status, encode({"error": {"field": field, "reason": f"{field}: {reason}"}}))
 
 
+def all_probabilities(layout: Layout, kept: NDArray[np.floating]) -> Floats:
+    """Return the probability of every action, [A], from those that an entry of ``layout`` keeps.
+
+    Entries keep all but the first action's, which is what remains of 1.
+    """
+    columns = next(group.columns for group in layout.groups if group.name == "probabilities")
+    of_action = dict(zip(columns, kept.tolist(), strict=True))
+    of_action.setdefault(layout.actions[0], max(0.0, 1.0 - sum(of_action.values())))
+    return np.asarray([of_action[name] for name in layout.actions], np.float32)
+
+
 def _of_entry(status: str, request: DecisionRequest, entry: Entry) -> Answer:
     actions = entry.layout.actions
     return {
@@ -78,13 +90,11 @@ def _of_entry(status: str, request: DecisionRequest, entry: Entry) -> Answer:
         "status": status,
         "action": actions[entry.action],
         "notification_id": entry.notification_id,
-        "probabilities": _probabilities(actions, entry.floats["probabilities"]),
+        "probabilities": dict(
+            zip(actions, all_probabilities(entry.layout, entry.floats["probabilities"]).tolist(), strict=True)
+        ),
         "model": entry.model,
     }
-
-
-def _probabilities(names: Sequence[str], values: NDArray[np.floating]) -> Mapping[str, float]:
-    return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
 def _plain(prompt: Prompt) -> float | dict[str, float]:

@@ -29,6 +29,7 @@ from models.steps import Floats
 from models.utility import rewards_of
 from sequence_store.entry import Entry
 from sequence_store.ring import Append, AppendOutcome, Ring, RingStore, Version
+from sequence_store.storage import rounded
 from serve import answers as answers_of
 from serve.answers import Answer
 from serve.candidates import TopCandidates, pick_candidates
@@ -68,10 +69,10 @@ class OnlineValues(Protocol):
 
 @dataclass(frozen=True)
 class Read:
-    """What both stores said of one batch of members."""
+    """What both stores said of members who are to be decided."""
 
     features: NDArray[np.float64]  # [B, F]
-    rings: list[Ring]
+    rings: Sequence[Ring]
 
 
 class Engine:
@@ -95,6 +96,7 @@ class Engine:
         self._features, self._rings, self._now_ms = features, rings, now_ms
         self._history = HistoryReader(artifact)
         self._layout = layout_of(artifact)
+        self._kept_probabilities = next(group for group in self._layout.groups if group.name == "probabilities")
         self._text_features = frozenset(artifact.encoder.categories)
         self._column = {name: i for i, name in enumerate(features.feature_names)}
         self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
@@ -121,20 +123,21 @@ class Engine:
         """Read and compute once for a member who is not there, writing nothing: the first caller shall not wait."""
         probe = DecisionRequest("\x00warm-up", "warm-up", (), self._now_ms(), self.spec.prompt)
         try:
-            read = Read(
-                self._features.read([probe.member_id], [probe.at_ms]).values,
-                self._rings.read([probe.member_id], [probe.at_ms]),
-            )
+            features = self._features.read([probe.member_id], [probe.at_ms]).values
+            rings = [ring for ring in self._rings.read([probe.member_id], [probe.at_ms]) if isinstance(ring, Ring)]
         except StoreError as error:
             logger.warning("warm-up without stores: %s", error)
             return
+        if not rings:
+            logger.warning("warm-up without rings")
+            return
         n = len(self.artifact.encoder.columns)
         steps = self._history.steps(
-            read.rings,
+            rings,
             np.zeros((1, n), np.float32),
             np.ones((1, len(self.spec.actions)), np.bool_),
             [probe.at_ms],
-            self._counters(read.features),
+            self._counters(features),
         )
         self.artifact.policy.act(steps, make_prompts(self.spec.reward_names, [self.spec.prompt]))
 
@@ -194,22 +197,23 @@ class Engine:
         """Decide requests of distinct members; fill ``answers``; return those refused by the compare-and-set."""
         batch = [requests[i] for i in turn]
         try:
-            read = self._read(batch)
+            features, rings = self._read(batch)
         except StoreError as error:
             for i in turn:
                 answers[i] = answers_of.fallback(self.artifact, requests[i], str(error))
             return []
-        open_: list[int] = []
-        for row, i in enumerate(turn):
-            entry = read.rings[row].cycle(requests[i].cycle_id)
-            if entry is not None:
+        open_: dict[int, Ring] = {}
+        for row, (i, ring) in enumerate(zip(turn, rings, strict=True)):
+            if isinstance(ring, StoreError):
+                answers[i] = answers_of.fallback(self.artifact, requests[i], f"rings could not be read: {ring}")
+            elif (entry := ring.cycle(requests[i].cycle_id)) is not None:
                 answers[i] = answers_of.replayed(requests[i], entry)
             else:
-                open_.append(row)
+                open_[row] = ring
         if not open_:
             return []
         fresh = [batch[row] for row in open_]
-        kept = Read(read.features[open_], [read.rings[row] for row in open_])
+        kept = Read(features[list(open_)], list(open_.values()))
         decided, appends = self._compute(fresh, kept)
         refused: list[int] = []
         unknown: list[int] = []
@@ -227,15 +231,15 @@ class Engine:
             answers[i] = answer
         return refused
 
-    def _read(self, batch: Sequence[DecisionRequest]) -> Read:
-        """Read features and rings of all members side by side, each under its deadline. Raises StoreError."""
+    def _read(self, batch: Sequence[DecisionRequest]) -> tuple[NDArray[np.float64], list[Ring | StoreError]]:
+        """Read features [B, F] and rings of all members side by side, each under its deadline. Raises StoreError."""
         members, times = [request.member_id for request in batch], [request.at_ms for request in batch]
         started = time.monotonic()
         features = self._pool.submit(self._features.read, members, times)
         rings = self._pool.submit(self._rings.read, members, times)
         deadlines = self.spec.deadlines_ms
         values = _within(features, "features", deadlines.features, started).values
-        return Read(values, _within(rings, "rings", deadlines.rings, started))
+        return values, _within(rings, "rings", deadlines.rings, started)
 
     def _compute(self, batch: Sequence[DecisionRequest], read: Read) -> tuple[list[Answer], list[Append]]:
         """Score, decide and build entries for a batch whose reads are there."""
@@ -247,8 +251,16 @@ class Engine:
         steps = self._history.steps(read.rings, top.states, top.eligible, [r.at_ms for r in batch], counters)
         prompts = make_prompts(self.spec.reward_names, [request.prompt for request in batch])
         decisions = artifact.policy.act(steps, prompts)
+        # As the ring keeps them: a replay answers the same bit for bit, and the action taken fits what is answered.
+        probabilities = [rounded(row[1:], self._kept_probabilities) for row in decisions.probabilities]
         taken = [
-            choose_action(self.spec, request.member_id, request.cycle_id, decisions.probabilities[i], top.eligible[i])
+            choose_action(
+                self.spec,
+                request.member_id,
+                request.cycle_id,
+                answers_of.all_probabilities(self._layout, probabilities[i]),
+                top.eligible[i],
+            )
             for i, request in enumerate(batch)
         ]
         actions = np.asarray([action for action, _ in taken])
@@ -261,7 +273,7 @@ class Engine:
                 **self._split_state(top.states[i]),
                 "rewards": rewards[i],
                 "counters": counters[i],
-                "probabilities": decisions.probabilities[i],
+                "probabilities": probabilities[i],
             }
             eligible = np.flatnonzero(top.eligible[i]).tolist()
             entry = self._entry(request, candidate, read.rings[i].version, action, eligible, floats)
@@ -290,20 +302,22 @@ class Engine:
         except StoreError as error:
             reason = f"outcome of the append unknown: {error}"
             return [answers_of.fallback(self.artifact, request, reason) for request in batch]
-        entries = [ring.cycle(request.cycle_id) for ring, request in zip(rings, batch, strict=True)]
-        return [
-            answers_of.fallback(self.artifact, request, "the append was lost with its connection")
-            if entry is None
-            else answers_of.replayed(request, entry)
-            for request, entry in zip(batch, entries, strict=True)
-        ]
+        return [self._settle(request, ring) for request, ring in zip(batch, rings, strict=True)]
+
+    def _settle(self, request: DecisionRequest, ring: Ring | StoreError) -> Answer:
+        if isinstance(ring, StoreError):
+            return answers_of.fallback(self.artifact, request, f"outcome of the append unknown: {ring}")
+        entry = ring.cycle(request.cycle_id)
+        if entry is None:
+            return answers_of.fallback(self.artifact, request, "the append was lost with its connection")
+        return answers_of.replayed(request, entry)
 
     def _at_cap(self, request: DecisionRequest, ring: Ring) -> bool:
         cap = self.spec.limits.sends_per_day
         if cap is None:
             return False
         since = request.at_ms - DAY_MS
-        sends = sum(entry.action != 0 and since < entry.at_ms for entry in ring.entries)
+        sends = sum(step.action != 0 and since < step.at_ms for step in ring.longs)
         return sends >= cap
 
     def _counters(self, features: NDArray[np.float64]) -> NDArray[np.float64]:

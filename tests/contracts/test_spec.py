@@ -86,7 +86,9 @@ class TestGoodSpecs:
         assert (spec.context_length, spec.horizon, spec.discount, spec.ring.capacity) == (4, 16, 0.97, 16)
         assert spec.limits.sends_per_day is None
         assert spec.log.max_reject_share == 0.01
-        assert spec.state.storage_of("state") == "float16"
+        assert [spec.state.storage_of(group) for group in ("state", "rewards", "scores")] == ["float16"] * 3
+        assert spec.state.storage_of("probabilities") == "uint16"
+        assert (spec.ring.masked, spec.training.masked_share) == ({}, 0.1)
         assert spec.state.missing_value("anything") == 0.0
 
     def test_rules_for_one_feature_or_group_go_before_the_default(self) -> None:
@@ -94,6 +96,17 @@ class TestGoodSpecs:
         state = parse_spec(text, "shop.yaml").state
         assert (state.missing_value("relevance"), state.missing_value("other")) == (0.5, -1.0)
         assert (state.storage_of("rewards"), state.storage_of("state")) == ("float32", "float16")
+
+    @pytest.mark.parametrize("storage", ["float32", "float16", "uint16", "uint8"])
+    def test_the_default_storage_is_not_that_of_probabilities(self, storage: str) -> None:
+        state = parse_spec(changed(state__storage={"default": storage}), "shop.yaml").state
+        assert (state.storage_of("scores"), state.storage_of("probabilities")) == (storage, "uint16")
+        exact = parse_spec(changed(state__storage={"default": storage, "probabilities": "float32"}), "shop.yaml").state
+        assert exact.storage_of("probabilities") == "float32"
+
+    def test_groups_are_masked_by_key(self) -> None:
+        ring = parse_spec(changed(ring__masked={"v1": ["scores"], "old-*": ["rewards", "scores"]}), "shop.yaml").ring
+        assert ring.masked == {"v1": ("scores",), "old-*": ("rewards", "scores")}
 
     def test_a_prompt_is_a_level_or_an_absolute_return(self) -> None:
         spec = parse_spec(changed(prompt__visit={"value": 3.2}, cohorts={"new": {"click": 0.9}}), "shop.yaml")
@@ -211,6 +224,12 @@ class TestRefusals:
             ({"state__categories": {"typ": ["a"]}}, "state.categories.typ: no such candidate feature; did you mean"),
             ({"state__storage": {"default": "float8"}}, "state.storage.default = 'float8'"),
             ({"state__storage": {"stat": "float16"}}, "state.storage.stat: no such group"),
+            ({"state__storage": {"counters": "float32"}}, "state.storage.counters: no such group"),
+            (
+                {"state__storage": {"probabilities": "uint8"}},
+                "state.storage.probabilities = 'uint8': callers see them; choose uint16 or float32",
+            ),
+            ({"state__storage": {"state": "float64"}}, "state.storage.state = 'float64'"),
             ({"state__missing": {"default": "zero"}}, "state.missing.default = 'zero'"),
             ({"state__tables": {"day": {"features": []}}}, "state.tables.day.features = []"),
             (
@@ -245,6 +264,16 @@ class TestRefusals:
             ({"ring__capacity": 0}, "ring.capacity = 0"),
             ({"ring__ttl_days": 0}, "ring.ttl_days = 0"),
             ({"ring__mask_key": ""}, "ring.mask_key = ''"),
+            ({"ring__masked": {"v1": ["score"]}}, "ring.masked.v1.0 = 'score'"),
+            ({"ring__masked": {"v1": []}}, "ring.masked.v1 = []"),
+            ({"ring__masked": {"v1": "scores"}}, "ring.masked.v1 = 'scores'"),
+            ({"ring__masked": {"": ["scores"]}}, "ring.masked. = ''"),
+            ({"ring__masked": {"v1": ["scores", "scores"]}}, "ring.masked.v1: duplicate name scores"),
+            (
+                {"ring__masked": {"v1": ["scores"]}, "rewards__click__kind": "counter"},
+                "ring.masked.v1: there are no scores, since no reward is of kind predicted",
+            ),
+            ({"training__masked_share": 1.5}, "training.masked_share = 1.5"),
             ({"deadlines_ms__features": 0}, "deadlines_ms.features = 0"),
             ({"log__importer": "heartstep"}, "log.importer = 'heartstep'"),
             ({"log__max_reject_share": 2}, "log.max_reject_share = 2"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from models.batch import Normalization
 from models.decision_transformer import DecisionTransformerConfig
 from models.steps import Steps
 from models.trajectories import Trajectories
@@ -27,6 +28,26 @@ def random_steps(b: int, t: int, *, seed: int = 0, states: int = 3, actions: int
         eligible=eligible,
         times_ms=np.cumsum(rng.integers(1, 10**7, size=(b, t)), axis=1),
         valid=valid,
+    )
+
+
+def normalization(states: int, rewards: int, mean: float = 0.0, scale: float = 1.0) -> Normalization:
+    """The same mean (and median) and scale for every column; none is whole."""
+
+    def of(size: int, value: float) -> np.ndarray:
+        return np.full(size, value, np.float32)
+
+    return Normalization(
+        state_mean=of(states, mean),
+        state_scale=of(states, scale),
+        reward_mean=of(rewards, mean),
+        reward_scale=of(rewards, scale),
+        return_mean=of(rewards, mean),
+        return_scale=of(rewards, scale),
+        state_centre=of(states, mean),
+        state_whole=np.zeros(states, np.bool_),
+        reward_centre=of(rewards, mean),
+        reward_whole=np.zeros(rewards, np.bool_),
     )
 
 

@@ -46,6 +46,8 @@ def test_a_loaded_artifact_answers_as_the_saved_one(made: Artifact, saved: Path)
     assert loaded.encoder == made.encoder
     assert loaded.service_features == made.service_features
     assert loaded.version == saved.name
+    for name, values in dataclasses.asdict(made.policy.normalization).items():
+        np.testing.assert_array_equal(getattr(loaded.policy.normalization, name), values)
     prompts = make_prompts(made.spec.reward_names, [made.spec.prompt] * 16)
     before, after = (artifact.policy.act(steps_for(made), prompts) for artifact in (made, loaded))
     np.testing.assert_array_equal(before.probabilities, after.probabilities)

@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.batch import Batch, Normalization, build_batch
+from models.batch import Batch, build_batch
 from models.decision_transformer import DecisionTransformer, action_loss, pinball_loss
 from models.steps import Steps
-from tests.models.problems import LEVELS, random_steps, small_config
+from tests.models.problems import LEVELS, normalization, random_steps, small_config
 
 pytestmark = pytest.mark.unit
 
 T = 4
-IDENTITY = Normalization(*(np.full(n, v, np.float32) for n in (3, 2, 2) for v in (0.0, 1.0)))
+IDENTITY = normalization(3, 2)
 
 
 def model(**changes: object) -> DecisionTransformer:
@@ -280,7 +280,6 @@ def test_history_that_does_not_fit_the_shape_is_refused() -> None:
 
 def test_without_any_state_column_the_history_still_decides() -> None:
     steps = random_steps(6, T, states=0)
-    identity = Normalization(*(np.full(n, v, np.float32) for n in (0, 2, 2) for v in (0.0, 1.0)))
-    batch = build_batch(steps, identity)
+    batch = build_batch(steps, normalization(0, 2))
     out = model(state_dim=0)(batch, returns_like(steps))
     assert torch.isfinite(out.quantiles).all()

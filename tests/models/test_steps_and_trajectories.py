@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.batch import Normalization, build_batch
 from models.trajectories import Trajectories, returns_to_go, split_members
-from tests.models.problems import random_steps, two_arm_trajectories
+from tests.models.problems import normalization, random_steps, two_arm_trajectories
 
 pytestmark = pytest.mark.unit
 
@@ -77,22 +79,81 @@ def test_padding_on_the_right_is_refused() -> None:
 
 
 def test_a_batch_of_another_width_is_named() -> None:
-    normalization = Normalization(*(np.ones(n, np.float32) for n in (4, 4, 2, 2, 2, 2)))
     with pytest.raises(ValueError, match="states has 3 columns, the model was trained with 4"):
-        build_batch(random_steps(2, 4), normalization)
+        build_batch(random_steps(2, 4), normalization(4, 2))
 
 
 def test_a_constant_feature_and_an_unknown_reward_become_zero_not_nan() -> None:
     states = np.full((10, 3), 5.0, np.float32)
     rewards = np.full((10, 2), np.nan, np.float32)
-    normalization = Normalization.fit(states, rewards, np.zeros((10, 2), np.float32))
+    fitted = Normalization.fit(states, rewards, np.zeros((10, 2), np.float32))
     steps = random_steps(2, 4)
     steps = dataclasses.replace(
         steps, rewards=np.full_like(steps.rewards, np.nan), states=np.full_like(steps.states, 5.0)
     )
-    batch = build_batch(steps, normalization)
+    batch = build_batch(steps, fitted)
     assert float(batch.states.abs().max()) == 0.0
     assert float(batch.rewards.abs().max()) == 0.0
+    assert (fitted.reward_centre.tolist(), fitted.reward_whole.tolist()) == ([0.0, 0.0], [False, False])
+
+
+def test_a_state_column_that_is_not_known_counts_as_average() -> None:
+    steps = random_steps(2, 4)
+    fitted = normalization(3, 2, mean=2.0, scale=4.0)
+    unknown, average = (
+        build_batch(dataclasses.replace(steps, states=np.where(np.arange(3) == 1, value, steps.states)), fitted)
+        for value in (np.float32(np.nan), np.float32(2.0))
+    )
+    assert torch.equal(unknown.states, average.states)
+    assert float(average.states[..., 0].abs().max()) > 0.0
+
+
+# Columns of a log: anything finite in float32, whole numbers, one value; with gaps.
+columns = st.lists(
+    st.one_of(
+        st.just(float("nan")),
+        st.integers(-1000, 1000).map(float),
+        st.floats(-1e6, 1e6, width=32),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(columns, st.booleans())
+def test_mean_scale_median_and_wholeness_are_those_of_the_known_values(values: list[float], of_reward: bool) -> None:
+    column, nothing = np.asarray(values, np.float32)[:, None], np.zeros((len(values), 0), np.float32)
+    states, rewards = (nothing, column) if of_reward else (column, nothing)
+    fitted = Normalization.fit(states, rewards, nothing)
+    mean, scale, centre, whole = (
+        (fitted.reward_mean, fitted.reward_scale, fitted.reward_centre, fitted.reward_whole)
+        if of_reward
+        else (fitted.state_mean, fitted.state_scale, fitted.state_centre, fitted.state_whole)
+    )
+    known = sorted(column[np.isfinite(column)].astype(np.float64).tolist())
+    if not known:
+        assert (mean[0], scale[0], centre[0], whole[0]) == (0.0, 1.0, 0.0, False)
+        return
+    assert mean[0] == pytest.approx(np.mean(known), rel=1e-5, abs=1e-5)
+    assert centre[0] == known[(len(known) - 1) // 2]
+    assert whole[0] == all(value == round(value) for value in known)
+    if np.std(known) > 2e-6 * max(abs(np.mean(known)), 1.0):
+        assert scale[0] == pytest.approx(np.std(known), rel=1e-5)
+    if len(set(known)) == 1:
+        assert scale[0] == 1.0
+
+
+def test_a_normalization_in_json_is_read_back_the_same() -> None:
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.normal(size=50), rng.integers(0, 9, 50)], axis=1).astype(np.float32)
+    fitted = Normalization.fit(values, values[:, ::-1], values)
+    again = Normalization.from_json(json.loads(json.dumps(fitted.to_json())))
+    for name, value in dataclasses.asdict(fitted).items():
+        read = getattr(again, name)
+        assert read.dtype == value.dtype
+        np.testing.assert_array_equal(read, value)
+    assert fitted.state_whole.tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

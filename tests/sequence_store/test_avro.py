@@ -1,75 +1,125 @@
-"""The Avro record: what each storage type keeps, and that any Avro reader can read it."""
+"""The Avro record of an entry: any Avro reader can read it, and nothing else is taken for it."""
 
 from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
+import avro.io
+import avro.schema
 import fastavro
-import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sequence_store import Entry, FloatGroup, Layout
-from sequence_store.avro import decode, encode, schema
-from sequence_store.entry import FloatArray
-from sequence_store.layout import Storage
+from sequence_store import Entry, Layout
+from sequence_store.avro import MAX_SEQUENCE, Longs, decode_body, decode_head, encode, schema
+from sequence_store.storage import numbers
 from tests.sequence_store.samples import LAYOUT, entries, make_entry
 
 pytestmark = pytest.mark.unit
 
 
-def stored(values: FloatArray, storage: Storage) -> FloatArray:
-    layout = Layout((FloatGroup("state", tuple(map(str, range(len(values)))), storage),), ("none",))
-    return decode(encode(make_entry(0, layout=layout, floats={"state": values})), layout).floats["state"]
+def with_apache_avro(record: bytes, schema_json: str) -> Any:
+    """Return what Apache's own reader finds in ``record``, all of which it must take."""
+    stream = io.BytesIO(record)
+    found = avro.io.DatumReader(avro.schema.parse(schema_json)).read(avro.io.BinaryDecoder(stream))
+    assert stream.read() == b""
+    return found
 
 
-def test_float16_saturates_beyond_its_range_and_keeps_nan() -> None:
-    values = np.array([1e6, -1e6, 65504.0, 65519.0, np.inf, -np.inf, np.nan, -0.0, 6e-8, 1e-9])
-    kept = stored(values, "float16")
-    assert kept.dtype == np.float16
-    np.testing.assert_array_equal(kept[:6], [65504, -65504, 65504, 65504, 65504, -65504])
-    assert np.isnan(kept[6])
-    assert np.signbit(kept[7])
-    assert kept[8] > 0
-    assert kept[9] == 0
+def with_fastavro(record: bytes, schema_json: str) -> Any:
+    stream = io.BytesIO(record)
+    found = fastavro.schemaless_reader(stream, fastavro.parse_schema(json.loads(schema_json)), None)
+    assert stream.read() == b""
+    return found
 
 
-@given(st.lists(st.floats(-65504, 65504), max_size=50))
-def test_float16_keeps_eleven_significant_bits(values: list[float]) -> None:
-    array = np.array(values, np.float64)
-    np.testing.assert_allclose(stored(array, "float16").astype(np.float64), array, rtol=2**-11, atol=2**-25)
+@pytest.mark.parametrize("read", [with_apache_avro, with_fastavro])
+@given(entry=entries())
+def test_head_and_body_are_one_plain_avro_record_under_the_public_schema(read: Any, entry: Entry) -> None:
+    record = read(b"".join(encode(entry)), json.dumps(schema(entry.layout)))
+    assert record["longs"] == {name: getattr(entry, name) for name in ("sequence", "at_ms", "action", "eligible")}
+    assert record["strings"] == {
+        name: getattr(entry, name) for name in ("mask_key", "model", "cycle_id", "notification_id")
+    }
+    assert record["floats"].keys() == entry.floats.keys()
+    for group in entry.layout.groups:
+        values = numbers(group).from_bytes(record["floats"][group.name])
+        assert (values.dtype, values.tobytes()) == (
+            entry.floats[group.name].dtype,
+            entry.floats[group.name].tobytes(),
+        )
 
 
-@given(st.lists(st.floats(width=32), max_size=50))
-def test_float32_keeps_its_own_values_bit_for_bit(values: list[float]) -> None:
-    array = np.array(values, np.float32)
-    assert stored(array, "float32").tobytes() == array.tobytes()
-    assert stored(array, "float64").tobytes() == array.astype(np.float64).tobytes()
+@given(entries(), st.binary(max_size=5))
+def test_any_entry_is_read_as_it_was_written(entry: Entry, before: bytes) -> None:
+    head, body = encode(entry)
+    longs, end = decode_head(before + head + body, len(before))
+    assert longs == (entry.sequence, entry.at_ms, entry.action, entry.eligible)
+    assert end == len(before) + len(head)
+    assert decode_body(body, longs, entry.layout) == entry
 
 
-def test_float32_rounds_what_it_cannot_hold() -> None:
-    np.testing.assert_array_equal(stored(np.array([0.1, 1e300]), "float32"), np.array([0.1, np.inf], np.float32))
+def test_the_longs_are_alike_under_every_layout() -> None:
+    first = schema(LAYOUT)["fields"][0]
+    assert first == schema(Layout((), ("none",)))["fields"][0]
+    assert first["name"] == "longs"
 
 
-@given(entries())
-def test_the_record_is_plain_avro_under_the_public_schema(entry: Entry) -> None:
-    parsed = fastavro.parse_schema(json.loads(json.dumps(schema(entry.layout))))
-    record = fastavro.schemaless_reader(io.BytesIO(encode(entry)), parsed, None)
-    assert isinstance(record, dict)
-    assert record["longs"] == {name: getattr(entry, name) for name in ("at_ms", "action", "eligible", "sequence")}
-    assert record["strings"]["cycle_id"] == entry.cycle_id
-    assert record["floats"] == {name: array.tobytes() for name, array in entry.floats.items()}
-
-
-def test_floats_of_another_byte_order_are_stored_alike() -> None:
-    swapped = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in make_entry().floats.items()}
+def test_floats_of_another_byte_order_or_width_are_stored_alike() -> None:
+    floats = make_entry().floats
+    swapped = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in floats.items()}
     assert encode(make_entry(floats=swapped)) == encode(make_entry())
+    assert encode(make_entry(floats={name: array.astype("float64") for name, array in floats.items()})) == (
+        encode(make_entry())
+    )
 
 
-@given(st.data())
-def test_a_record_cut_anywhere_is_refused(data: st.DataObject) -> None:
-    record = encode(make_entry())
-    with pytest.raises(ValueError, match=r"Avro record|bytes for"):
-        decode(record[: data.draw(st.integers(0, len(record) - 1))], LAYOUT)
+@pytest.mark.parametrize("layout", [LAYOUT, Layout((), ("none",))])
+def test_a_record_cut_anywhere_is_refused(layout: Layout) -> None:
+    head, body = encode(make_entry(layout=layout))
+    longs, _ = decode_head(head, 0)
+    for size in range(len(head)):
+        with pytest.raises(IndexError):
+            decode_head(head[:size], 0)
+    for size in range(len(body)):
+        with pytest.raises(ValueError, match=r"Avro record|bytes,"):
+            decode_body(body[:size], longs, layout)
+    with pytest.raises(ValueError, match="1 bytes follow"):
+        decode_body(body + b"\0", longs, layout)
+
+
+@example(b"\xff" * 9 + b"\x7f" + bytes(3))
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_head_are_refused_or_read_as_longs(content: bytes) -> None:
+    try:
+        longs, end = decode_head(content, 0)
+    except (IndexError, ValueError):
+        return
+    assert 4 <= end <= len(content)
+    record = with_fastavro(content[:end], json.dumps(schema(LAYOUT)["fields"][0]["type"]))
+    assert record == longs._asdict()
+
+
+def test_a_number_that_never_ends_is_refused() -> None:
+    with pytest.raises(ValueError, match="64 bits"):
+        decode_head(b"\xff" * 1000, 0)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"action": 3}, {"action": -1}, {"eligible": 8}, {"eligible": -1}, {"action": 2**40}]
+)
+def test_longs_that_the_layout_does_not_have_are_refused(changes: dict[str, int]) -> None:
+    _, body = encode(make_entry())
+    with pytest.raises(ValueError, match="of 3 actions"):
+        decode_body(body, Longs(0, 0, 0, 0)._replace(**changes), LAYOUT)
+
+
+def test_the_largest_of_everything_fits() -> None:
+    layout = Layout((), tuple(map(str, range(63))))
+    entry = make_entry(layout=layout, sequence=MAX_SEQUENCE, at_ms=2**48 - 1, action=62, eligible=2**63 - 1)
+    head, body = encode(entry)
+    assert len(head) <= 23
+    assert decode_body(body, decode_head(head, 0)[0], layout) == entry

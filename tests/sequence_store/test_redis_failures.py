@@ -13,7 +13,7 @@ import redis
 from contracts.errors import OutcomeUnknown, StoreError, StoreUnavailable
 from sequence_store import Append, AppendOutcome, RedisRingStore
 from tests.redis_server import RedisServer
-from tests.sequence_store.samples import LAYOUT, NOW_MS, append_one, make_entry, read_one
+from tests.sequence_store.samples import LAYOUT, append_one, grow, make_entry, read_many, read_one
 
 pytestmark = pytest.mark.integration
 
@@ -60,7 +60,7 @@ def test_a_killed_server_loses_no_acknowledged_append_and_doubles_none(server: R
     server.start()
 
     store = open_store(server.url)
-    rings = store.read(list(acknowledged), [NOW_MS] * 4)
+    rings = read_many(store, list(acknowledged))
     rows = [row.decode() for _, row in store.drain(64_000)]
     for ring in rings:
         cycles = [entry.cycle_id for entry in ring.entries]
@@ -73,7 +73,7 @@ def test_a_killed_server_loses_no_acknowledged_append_and_doubles_none(server: R
 
 
 def test_a_server_that_hangs_leaves_the_outcome_unknown_until_it_is_read_back(server: RedisServer) -> None:
-    hasty = open_store(server.url, timeout_s=0.2)
+    hasty = open_store(server.url, timeout_s=1.0)
     append_one(hasty)
     version = read_one(hasty).version
     append = Append("m", version, make_entry(1, cycle_id="unknown"), b"row")
@@ -122,15 +122,51 @@ def test_a_restart_between_two_batches_goes_unnoticed(server: RedisServer) -> No
     assert read_one(store).entries == (entry, make_entry(1))
 
 
-def test_a_server_that_lost_everything_learns_script_and_layout_again(server: RedisServer) -> None:
+def test_a_server_that_lost_everything_learns_script_and_codec_again(server: RedisServer) -> None:
     store = open_store(server.url)
     append_one(store)
     with redis.Redis.from_url(server.url) as client:
         client.flushall()
         client.script_flush()
         entry = append_one(store)
-        assert client.hexists("{demo}:layouts", LAYOUT.fingerprint.hex())
+        assert client.hexists("{demo}:codecs", f"layout:{LAYOUT.fingerprint.hex()}")
     assert read_one(store).entries == (entry,)
+    assert read_one(open_store(server.url)).entries == (entry,)
+
+
+def test_a_server_that_lost_its_scripts_alone_learns_them_again_within_one_append(server: RedisServer) -> None:
+    store = open_store(server.url)
+    entries = [append_one(store)]
+    with redis.Redis.from_url(server.url) as client:
+        for number in (1, 2):
+            version = read_one(store).version
+            client.script_flush()
+            appends = [
+                Append("m", version, make_entry(number), b"row"),
+                Append("m", version, make_entry(number), b"no"),
+            ]
+            assert store.append(appends) == [AppendOutcome.APPENDED, AppendOutcome.CONFLICT]
+            entries.append(make_entry(number))
+    assert read_one(store).entries == tuple(entries)
+    assert [row for _, row in store.drain(1000)] == [b"row", b"row"]
+
+
+def test_an_append_sent_twice_because_its_outcome_is_unknown_is_in_the_ring_once(server: RedisServer) -> None:
+    store, hasty = open_store(server.url), open_store(server.url, timeout_s=1.0)
+    grow(store, 19)
+    append_one(hasty)
+    version = read_one(store).version
+    append = Append("m", version, make_entry(20, cycle_id="once"), b"row")
+    with redis.Redis.from_url(server.url) as client:
+        client.client_pause(60_000, all=False)
+        with pytest.raises(OutcomeUnknown):
+            hasty.append([append])
+        client.client_unpause()
+    store.append([append])
+    ring = read_one(store)
+    assert ring.version.count == 21
+    assert [entry.cycle_id for entry in ring.entries].count("once") == 1
+    assert [row for _, row in store.drain(10)] == [b"row"]
 
 
 def test_a_server_out_of_memory_refuses_whole_appends(server: RedisServer) -> None:
@@ -139,9 +175,11 @@ def test_a_server_out_of_memory_refuses_whole_appends(server: RedisServer) -> No
     ring = read_one(store)
     with redis.Redis.from_url(server.url) as client:
         client.config_set("maxmemory", "1")
-        (outcome,) = store.append([Append("m", ring.version, make_entry(1), b"refused")])
-        assert isinstance(outcome, StoreError)
-        assert "maxmemory" in str(outcome)
+        for row in (b"refused", None):
+            (outcome,) = store.append([Append("m", ring.version, make_entry(1), row)])
+            assert isinstance(outcome, StoreError)
+            assert "maxmemory" in str(outcome)
+        assert read_one(store).entries == (entry,)
         client.config_set("maxmemory", "0")
     assert read_one(store).entries == (entry,)
     assert [row for _, row in store.drain(10)] == [b"kept"]

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from contracts.settings import CHECKOUT
 from contracts.spec import Spec, parse_spec
 from models.artifact import Artifact, config_of
-from models.batch import Normalization
 from models.decision_transformer import DecisionTransformer
 from models.encoding import StateEncoder
 from models.policy import Policy
 from models.utility import UtilityModel
+from sequence_store.ring import Ring, RingStore
+from tests.models.problems import normalization
 
 FEATURES = ("tenure_days", "visits_total", "clicks_total", "sends_24h")
 NOW = 1_770_000_000_000
@@ -25,8 +26,9 @@ HOUR = 3_600_000
 
 
 def spec_with(*changes: tuple[str, str]) -> Spec:
-    """The simulator's spec with text replaced, float32 rings."""
-    text = (CHECKOUT / "specs" / "notification.yaml").read_text().replace("float16", "float32")
+    """The simulator's spec with text replaced, float32 rings, deadlines that a loaded machine keeps."""
+    text = (CHECKOUT / "specs" / "notification.yaml").read_text().replace("{default: uint8}", "{default: float32}")
+    text = text.replace("features: 200, rings: 200", "features: 20000, rings: 20000")
     for old, new in changes:
         assert old in text, old
         text = text.replace(old, new)
@@ -41,12 +43,19 @@ def untrained_artifact(spec: Spec | None = None) -> Artifact:
         FEATURES,
         {"type": np.array(["job", "news"], dtype=object), "relevance": np.zeros(1), "age_hours": np.zeros(1)},
     )
-    n, r = len(encoder.columns), len(spec.rewards)
+    n = len(encoder.columns)
     torch.manual_seed(0)
     model = DecisionTransformer(config_of(spec, n)).eval()
     utility = UtilityModel(len(encoder.features) + len(encoder.candidate_columns), 1, len(spec.actions))
-    ones = [np.ones(size, np.float32) for size in (n, n, r, r, r, r)]
-    return Artifact(spec, Policy(model, Normalization(*ones)), utility, encoder, FEATURES, {}, "v1")
+    fitted = normalization(n, len(spec.rewards), mean=1.0)
+    return Artifact(spec, Policy(model, fitted), utility, encoder, FEATURES, {}, "v1")
+
+
+def ring_in(store: RingStore, now_ms: int = NOW) -> Ring:
+    """The ring of member ``a``."""
+    ring = store.read(["a"], [now_ms])[0]
+    assert isinstance(ring, Ring)
+    return ring
 
 
 @dataclass
