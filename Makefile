@@ -18,11 +18,12 @@ unexport PYTHONPATH PYTHONHOME
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run up down status import validate apply materialize train archive deploy decide drain test lint clean
+.PHONY: help setup lock run up down status import validate apply materialize train archive deploy decide drain test lint clean \
+	bench bench-store bench-storage soak
 
 help: ## List the targets
 	@echo "Pacer. Targets, in the order of the main job:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 	@echo "Settings: SPEC=$(SPEC)  DATA=<folder with a decision log>  PYTHON=$(PYTHON)"
 
 setup: ## Make .venv from requirements.lock (every other target does so first)
@@ -71,6 +72,17 @@ drain: setup ## Move the decisions made from Redis to Parquet files, the next lo
 
 test: setup ## Run all tests (ARGS= for pytest, e.g. ARGS="-m unit")
 	@$(TIED) -m pytest $(ARGS)
+
+bench: bench-store bench-storage ## Measure everything that the docs quote
+
+bench-store: setup ## Measure the ring store beside what one would use instead
+	@$(TIED) -m benchmarks.store $(ARGS)
+
+bench-storage: setup ## Measure what the ring's storage types cost in accuracy and pinball loss (SPEC=)
+	@$(TIED) -m benchmarks.storage_effect --spec "$$SPEC" $(ARGS)
+
+soak: setup ## Run the store's long tests: writers, crashes, failover, damage, maintenance
+	@$(TIED) -m benchmarks.soak $(ARGS)
 
 lint: setup ## Check style, format and types
 	@$(PY) -m ruff check .

@@ -1,0 +1,206 @@
+"""Speed: reads and appends of members drawn at random, and the floor below which no layout on Redis can go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final, Protocol
+
+import numpy as np
+
+from benchmarks.store.bytes_used import BATCH, Loaded, member_id, next_times
+from benchmarks.store.decisions import Decisions
+from benchmarks.store.peers import TENANT, Held, check
+from benchmarks.store.rings import Rings
+from benchmarks.store.server import Meter, Server
+from contracts.errors import StoreError
+from sequence_store import Entry
+from sequence_store.keys import Keys
+from sequence_store.registry import epoch_command
+from sequence_store.wire import Wire
+
+BATCHES: Final = (1, 64)
+HISTORY: Final = 3
+"""Entries that a model with a context of 4 steps reads."""
+_DAY_MS = 86_400_000
+
+
+Turn = Callable[[], None]
+"""One batch, made ready: reads the members' rings and appends one entry to each."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How often everything is measured."""
+
+    repeats: int
+    turns: Mapping[int, int]
+    """Batch size -> batches a repeat."""
+
+
+class Contender(Protocol):
+    """What can be measured."""
+
+    @property
+    def members(self) -> int:
+        """How many members it has."""
+
+    @property
+    def meter(self) -> Meter:
+        """What it sends."""
+
+    def turn(self, numbers: Sequence[int]) -> Turn:
+        """Return the batch of these members, ready to run."""
+
+
+class Decider:
+    """Does with a layout what the engine does with its rings."""
+
+    def __init__(self, loaded: Loaded, decisions: Decisions) -> None:
+        self._loaded, self._decisions = loaded, decisions
+        self.members, self.meter = loaded.members, loaded.meter
+        self._rng = np.random.default_rng(2)
+
+    def turn(self, numbers: Sequence[int]) -> Turn:
+        """Return the batch; the decisions to append are others of the same members."""
+        decisions, peer = self._decisions, self._loaded.peer
+        names = [member_id(number) for number in numbers]
+        times = next_times(self._loaded, decisions, numbers)
+        rows = [int(self._rng.choice(decisions.runs[number])) for number in numbers]
+
+        def run() -> None:
+            held = peer.read(names, times)
+            for one, row, now in zip(held, rows, times, strict=True):
+                look(one, f"{decisions.cycle_ids[row]}+", now)
+            entries = [
+                decisions.entry(row, one.version.count, peer.layout, now)
+                for one, row, now in zip(held, rows, times, strict=True)
+            ]
+            peer.append(names, held, entries)
+
+        return run
+
+
+def look(held: Held, cycle_id: str, now_ms: int) -> tuple[list[Entry], int]:
+    """Return what a decision needs: the newest entries, and the sends of the last 24 hours.
+
+    Raises StoreError if the cycle was decided already, which no cycle asked for here was.
+    """
+    if held.cycle(cycle_id) is not None:
+        raise StoreError(f"cycle {cycle_id!r} was never decided, but is there")
+    since = now_ms - _DAY_MS
+    sends = sum(longs.action != 0 and since < longs.at_ms for longs in held.longs)
+    return list(islice(held.newest(), HISTORY)), sends
+
+
+class Floor:
+    """The commands of a ring's read and append, made beforehand: bytes of the same sizes, no codec, nothing parsed.
+
+    Works on a copy of the rings in a database of its own, where an append writes the header that is there already.
+    """
+
+    def __init__(self, server: Server, ring: Loaded, decisions: Decisions) -> None:
+        assert isinstance(ring.peer, Rings)
+        self.members, self.meter = ring.members, Meter()
+        client = server.client(self.meter)
+        keys, database = Keys(TENANT), client.connection_pool.connection_kwargs["db"]
+        names = [member_id(number) for number in range(ring.members)]
+        copied = [keys.codecs, *map(keys.ring, names)]
+        check(Wire(ring.client).exchange([("COPY", key, key, "DB", database) for key in copied], writes=True))
+        peer = Rings(client, ring.peer.codec, ring.peer.capacity)
+        self._wire, self._epoch = Wire(client), epoch_command(keys)
+        self._reads = [("MGET", keys.generation(keys.bucket(name)), keys.ring(name)) for name in names]
+        self._appends = []
+        for first in range(0, len(names), BATCH):
+            numbers = range(first, min(first + BATCH, len(names)))
+            some, times = names[first : first + BATCH], next_times(ring, decisions, numbers)
+            for number, name, held, now in zip(numbers, some, peer.read(some, times), times, strict=True):
+                entry = decisions.entry(int(decisions.runs[number, 0]), held.version.count, peer.layout, now)
+                self._appends.append(peer.unchanging(name, held, entry))
+
+    def turn(self, numbers: Sequence[int]) -> Turn:
+        """Return the batch."""
+        reads = [*(self._reads[number] for number in numbers), self._epoch]
+        appends = [self._appends[number] for number in numbers]
+
+        def run() -> None:
+            self._wire.exchange(reads, writes=False)
+            if self._wire.exchange(appends, writes=True) != [1] * len(appends):
+                raise StoreError("the floor's appends were refused: they are not those of a ring")
+
+        return run
+
+    def appends_per_s(self, members: int, repeats: int) -> float:
+        """Return how many appends a second go through, 64 at a time, with nothing read in between."""
+        rates = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            for first in range(0, members, max(BATCHES)):
+                self._wire.exchange(self._appends[first : min(first + max(BATCHES), members)], writes=True)
+            rates.append(members / (time.perf_counter() - started))
+        return float(np.median(rates))
+
+
+@dataclass
+class Pace:
+    """How fast one contender is."""
+
+    per_s: dict[int, float] = field(default_factory=dict)
+    """Batch size -> members a second, the median of all repeats."""
+    spread: dict[int, float] = field(default_factory=dict)
+    """Batch size -> half the distance of the quartiles, as a share of the median."""
+    client_us: float = 0.0
+    server_us: float = 0.0
+    """CPU time of a decision in the largest batch."""
+    round_trips: dict[int, float] = field(default_factory=dict)
+    """Batch size -> exchanges a batch."""
+    network_bytes: float = 0.0
+    """Bytes in and out of the server a decision, in the largest batch."""
+
+
+def race(contenders: Mapping[str, Contender], server: Server, plan: Plan) -> dict[str, Pace]:
+    """Measure all contenders by turns, so that the noise of the machine is everybody's."""
+    rng = np.random.default_rng(3)
+    seconds: dict[tuple[str, int], list[float]] = {(name, batch): [] for name in contenders for batch in BATCHES}
+    cpu: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    paces = {name: _count(contender, server, rng) for name, contender in contenders.items()}
+    for _ in range(plan.repeats):
+        for batch in BATCHES:
+            for name in rng.permutation(list(contenders)).tolist():
+                turns = [_drawn(contenders[name], batch, rng) for _ in range(plan.turns[batch])]
+                server_s, client_s, started = server.cpu_s(), time.process_time(), time.perf_counter()
+                for turn in turns:
+                    turn()
+                seconds[name, batch].append((time.perf_counter() - started) / (batch * len(turns)))
+                if batch == max(BATCHES):
+                    decisions = batch * len(turns)
+                    client_s, server_s = time.process_time() - client_s, server.cpu_s() - server_s
+                    cpu[name].append((client_s / decisions, server_s / decisions))
+    for name, pace in paces.items():
+        for batch in BATCHES:
+            low, median, high = np.quantile(1.0 / np.asarray(seconds[name, batch]), [0.25, 0.5, 0.75])
+            pace.per_s[batch], pace.spread[batch] = float(median), float((high - low) / 2 / median)
+        pace.client_us, pace.server_us = (float(1e6 * np.mean(part)) for part in zip(*cpu[name], strict=True))
+    return paces
+
+
+def _drawn(contender: Contender, batch: int, rng: np.random.Generator) -> Turn:
+    return contender.turn(rng.choice(contender.members, batch, replace=False).tolist())
+
+
+def _count(contender: Contender, server: Server, rng: np.random.Generator) -> Pace:
+    """Count round trips and bytes, after a turn that nobody looks at."""
+    pace = Pace()
+    for batch in BATCHES:
+        for _ in range(2):
+            turn = _drawn(contender, batch, rng)
+            idle = server.network_bytes()
+            idle = server.network_bytes() - idle  # what asking costs
+            exchanges, network = contender.meter.exchanges, server.network_bytes()
+            turn()
+            network = server.network_bytes() - network - idle
+        pace.round_trips[batch] = contender.meter.exchanges - exchanges
+        pace.network_bytes = network / batch
+    return pace
