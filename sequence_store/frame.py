@@ -95,6 +95,11 @@ class Sealed:
             raise UnreadableFrame(Fault.PAYLOAD, f"no Longs: {error}") from error
         self.sequence = self.longs.sequence
 
+    @property
+    def clear(self) -> bytes:
+        """What of the entry is kept as it is: cycle hash and Longs."""
+        return self.frame[_LONGS_AT - 2 : self._payload_at]
+
     def may_be_cycle(self, hashed: bytes) -> bool:
         """Tell whether this may be the entry of the cycle with that ``cycle_hash``: one in 65,536 others may, too."""
         return self.frame[2:4] == hashed
@@ -159,8 +164,18 @@ class Owner:
         longs, body = avro.encode(entry)
         if len(body) > MAX_BODY_BYTES:
             raise StoreError(f"entry: {len(body)} bytes of Avro; at most {MAX_BODY_BYTES} are kept: use fewer columns")
+        return self._sealed(cycle_hash(entry.cycle_id) + longs, body, codec)
+
+    def reseal(self, sealed: Sealed, codec: Codec) -> bytes:
+        """Return the entry of ``sealed`` under another codec of its layout, its Avro record byte for byte the same.
+
+        Raises UnreadableFrame.
+        """
+        return self._sealed(sealed.clear, sealed.body(), codec)
+
+    def _sealed(self, clear: bytes, body: bytes, codec: Codec) -> bytes:
         form, payload = _shrink(body, codec)
-        covered = bytes((FORMAT + form, codec.tag)) + cycle_hash(entry.cycle_id) + longs + payload
+        covered = bytes((FORMAT + form, codec.tag)) + clear + payload
         return covered + zlib.crc32(covered, self._seed(codec)).to_bytes(_CHECKSUM_BYTES, "little")
 
 

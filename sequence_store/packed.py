@@ -175,7 +175,8 @@ def append(version: Version, found: Found, frame: bytes, owner: Owner, capacity:
     record = _record(frame)
     needed = sum(_record_bytes(len(one)) for one in kept) + len(record)
     header, room = found.header, found.buffer_bytes
-    if header is None or not needed <= room <= _room(needed + needed // 32, len(kept) + 1, capacity):
+    # Smaller only where it will stay so: a ring that changes its size writes all of itself.
+    if header is None or not needed <= room <= _room(needed + needed // 8, len(kept) + 1, capacity):
         return lay_out(found, [*kept, frame], version.count + 1, owner, capacity)
     start = header.pointer
     before_end, from_start = record[: room - start], record[room - start :]

@@ -27,7 +27,7 @@ def change_of(append: Append, tenant: str, codec: Codec, capacity: int) -> packe
             f"append for member {member_id!r}: entry.sequence {entry.sequence} is not version.count {version.count}; "
             "number the entry by the version it was read under"
         )
-    if entry.layout != codec.layout:
+    if entry.layout.fingerprint != codec.layout.fingerprint:
         raise StoreError(
             f"append for member {member_id!r}: the entry's layout {entry.layout.fingerprint.hex()} is not that of the "
             f"store, {codec.layout.fingerprint.hex()}"

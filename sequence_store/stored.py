@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +10,9 @@ from typing import Any, Final
 from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 
 from contracts.errors import StoreError
-from sequence_store import avro, packed, registry
+from sequence_store import packed, registry
 from sequence_store.codec import Codec
-from sequence_store.frame import FORMAT, Fault, Owner, Sealed, UnreadableFrame, _shrink
+from sequence_store.frame import Fault, Owner, Sealed, UnreadableFrame
 from sequence_store.keys import Keys
 from sequence_store.layout import Layout
 from sequence_store.redis_ring import APPEND_SCRIPT, APPEND_SHA
@@ -24,8 +23,7 @@ from sequence_store.wire import Command, Wire
 FOREIGN: Final = (Fault.FOREIGN_VERSION, Fault.FOREIGN_CODEC)
 """Faults of frames that are not damaged."""
 
-_HEAD_AT: Final = 4
-"""Where a frame's Longs begin."""
+_CYCLE_HASH_BYTES: Final = 2
 
 
 @dataclass(frozen=True)
@@ -166,9 +164,7 @@ def recoded(sealed: Sealed, owner: Owner, codec: Codec) -> bytes:
     """Return the frame with its body, unchanged, under ``codec``; as it is if it would not read back the same."""
     try:
         body = sealed.body()
-        form, payload = _shrink(body, codec)
-        covered = bytes((FORMAT + form, codec.tag)) + sealed.frame[2 : _HEAD_AT + _head_bytes(sealed)] + payload
-        frame = covered + zlib.crc32(covered, owner._seed(codec)).to_bytes(4, "little")
+        frame = owner.reseal(sealed, codec)
         again = owner.unseal(frame, {codec.tag: (codec,)})
         return frame if (again.longs, again.body()) == (sealed.longs, body) else sealed.frame
     except UnreadableFrame:
@@ -177,12 +173,7 @@ def recoded(sealed: Sealed, owner: Owner, codec: Codec) -> bytes:
 
 def avro_bytes_of(sealed: Sealed, body: bytes) -> int:
     """Return the length of the entry's Avro record, the end of which is ``body``."""
-    return _head_bytes(sealed) + len(body)
-
-
-def _head_bytes(sealed: Sealed) -> int:
-    _, end = avro.decode_head(sealed.frame, _HEAD_AT)
-    return end - _HEAD_AT
+    return len(sealed.clear) - _CYCLE_HASH_BYTES + len(body)
 
 
 def checked(replies: list[Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
-MAX_ALLOCATED: Final = (2 * 1024 * 1024, 4)
+MAX_ALLOCATED: Final = (2 * 1024 * 1024, 12)
 """Bytes that reading a value may allocate at most: so many, and so many more for every byte of it."""
 MAX_CALLS: Final = (10_000, 25)
 """Functions that reading a value may call at most, likewise."""

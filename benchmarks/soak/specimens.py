@@ -53,7 +53,7 @@ class Specimen:
 
 
 def make_specimen(rng: random.Random, dictionary: bytes, *, large: bool = False) -> Specimen:
-    """Return a ring of any age; with a ``dictionary``, some began without one."""
+    """Return a ring of any age; some have lost entries to a repush; with a ``dictionary``, some began without one."""
     member_id, capacity = f"m{rng.randrange(2**60)}", 16 if large else rng.choice((2, 4, 8, 16))
     codec, plain = Codec(LAYOUT, dictionary), Codec(LAYOUT)
     codecs: dict[int, tuple[Codec, ...]] = {}
@@ -62,7 +62,10 @@ def make_specimen(rng: random.Random, dictionary: bytes, *, large: bool = False)
     owner, value, entries = Owner(TENANT, member_id, 0), b"", {}
     appended = rng.randrange(1, 3 * capacity)
     rolled_over = rng.randrange(appended) if rng.random() < 0.3 else 0
+    repushed = rng.randrange(appended) if rng.random() < 0.3 else 0
     for sequence in range(appended):
+        if sequence and sequence == repushed:
+            value = _repushed(value, owner, codecs, capacity, rng)
         version = packed.parse(value, owner, codecs, capacity).version
         changes = {"notification_id": rng.randbytes(LARGE_STRING_BYTES // 2).hex()} if large else {}
         entry = entries[sequence] = make_entry(f"{member_id}.{sequence}", sequence, **changes)
@@ -70,6 +73,16 @@ def make_specimen(rng: random.Random, dictionary: bytes, *, large: bool = False)
         value = change_of(Append(member_id, version, entry, None), TENANT, used, capacity).apply(value)
     held = packed.parse(value, owner, codecs, capacity)
     return Specimen(member_id, value, held, entries, codec, codecs, capacity, large)
+
+
+def _repushed(value: bytes, owner: Owner, codecs: Codecs, capacity: int, rng: random.Random) -> bytes:
+    """Return a ring that some of the entries have left."""
+    version = packed.parse(value, owner, codecs, capacity).version
+    found = version.found
+    assert isinstance(found, packed.Found)
+    # It is never left without any: it would be deleted.
+    kept = [frame for frame in found.frames[:-1] if rng.random() < 0.7] + [found.frames[-1]]
+    return packed.lay_out(found, kept, version.count, owner, capacity).apply(value)
 
 
 def damaged(value: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:

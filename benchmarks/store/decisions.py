@@ -53,8 +53,6 @@ class Decisions:
         Of all decisions.
     runs
         [M, K] rows of each run of K decisions of one member, in order: one measured ring each.
-    others
-        Rows in none of the runs: what a dictionary is trained on.
     per_day
         Decisions a member and day.
     """
@@ -69,7 +67,6 @@ class Decisions:
     mask_key: str
     model: str
     runs: Ints
-    others: Ints
     per_day: float
 
     def entry(self, row: int, sequence: int, layout: Layout, at_ms: int | None = None) -> Entry:
@@ -88,9 +85,9 @@ class Decisions:
         )
 
     def training_rows(self) -> Ints:
-        """Return the rows to train a dictionary on."""
-        step = max(1, len(self.others) // DICTIONARY_DECISIONS)
-        return self.others[::step]
+        """Return the rows to train a dictionary on: some of the store's own, drawn at random, as it draws them."""
+        number = min(DICTIONARY_DECISIONS, self.runs.size // 4)
+        return np.random.default_rng(0).permutation(self.runs.ravel())[:number]
 
 
 def unscaled(layout: Layout, *, exact_counters: bool) -> Layout:
@@ -106,15 +103,15 @@ def unscaled(layout: Layout, *, exact_counters: bool) -> Layout:
     )
 
 
-def cut(starts: Ints, length: int, members: int | None) -> tuple[Ints, Ints]:
-    """Return (runs [M, length], rows in none of them): disjoint runs of consecutive decisions of one person.
+def cut(starts: Ints, length: int, members: int | None) -> Ints:
+    """Return runs [M, length]: disjoint ones of consecutive decisions of one person.
 
     Parameters
     ----------
     starts
         [P + 1] row where each person begins; the last is the number of rows.
     members
-        M; None for as many as leave a quarter of the decisions aside.
+        M; None for as many as there are.
 
     Raises
     ------
@@ -130,11 +127,10 @@ def cut(starts: Ints, length: int, members: int | None) -> tuple[Ints, Ints]:
             first = start + run * length + (left if run >= before else 0)
             found.append(np.arange(first, first + length))
     runs = np.asarray(found, dtype=np.int64).reshape(-1, length)
-    wanted = len(runs) * 3 // 4 if members is None else members
+    wanted = len(runs) if members is None else members
     if not 1 <= wanted <= len(runs):
         raise LogError(f"the log has {len(runs)} runs of {length} decisions, not {wanted}: ask for fewer --members")
-    runs = runs[:wanted]
-    return runs, np.setdiff1d(np.arange(starts[-1]), runs)
+    return runs[:wanted]
 
 
 def decisions_of(
@@ -143,7 +139,7 @@ def decisions_of(
     """Return what ``artifact`` would have stored of the decisions in ``table``. Raises LogError."""
     spec = artifact.spec
     steps = encode(table, spec, artifact.encoder, artifact.utility)
-    runs, others = cut(steps.starts, spec.ring.capacity, members)
+    runs = cut(steps.starts, spec.ring.capacity, members)
     layout = layout_of(artifact)
     base = steps.states.shape[1] - len(artifact.encoder.scores)
     known = [spec.reward_names.index(name) for name in known_rewards(spec)]
@@ -156,7 +152,7 @@ def decisions_of(
             "scores": steps.states[:, base:],
             "rewards": steps.rewards[:, known],
             "counters": table.features[:, counters].astype(np.float64),
-            "probabilities": _probabilities(artifact, steps, np.concatenate([runs.ravel(), others]), console),
+            "probabilities": _probabilities(artifact, steps, runs.ravel(), console),
         },
         at_ms=steps.times_ms,
         actions=steps.actions,
@@ -166,7 +162,6 @@ def decisions_of(
         mask_key=spec.ring.mask_key,
         model=artifact.name,
         runs=runs,
-        others=others,
         per_day=float((len(steps) - len(spans_ms)) / max(1.0, spans_ms.sum() / _MS_PER_DAY)),
     )
 

@@ -17,7 +17,7 @@ one:
 - ``feast_arrays``: frames of the ring, byte for byte, in one Array(Bytes) feature; or an array feature for every
   float32 group, one for the numbers, and one for each text.
 
-The dictionaries are trained on decisions that stand in none of the measured rings.
+The dictionaries are trained on some of the store's own entries, drawn at random (`train-dictionary` does the same).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from tests.tls_proxy import Authority, TlsProxy
 
 RIGHTS = (
     # Read and append.
-    *("+mget", "+evalsha", "+get", "+getrange", "+set", "+setrange", "+pexpire", "+xadd", "+script|load"),
+    *("+evalsha", "+get", "+getrange", "+set", "+setrange", "+pexpire", "+xadd", "+script|load"),
     # Layouts and dictionaries.
     *("+hget", "+hgetall", "+hset"),
     # The outbox, and emptying all rings.
