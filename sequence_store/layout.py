@@ -79,7 +79,8 @@ class FloatGroup:
                 )
             if abs(centre) + SCALED[self.storage] * step > _FLOAT32_MAX:
                 raise ValueError(
-                    f"float group {self.name!r}, column {column!r}: centre {centre} and step {step} reach beyond float32"
+                    f"float group {self.name!r}, column {column!r}: centre {centre} and step {step} "
+                    "reach beyond float32"
                 )
 
     # Groups key caches on the path of every read: hash the name, not every column.
