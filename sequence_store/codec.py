@@ -121,6 +121,7 @@ class _Contexts(threading.local):
         parameters = zstandard.ZstdCompressionParameters.from_level(
             LEVEL,
             source_size=_USUAL_BODY_BYTES,
+            window_log=MAX_BODY_BYTES.bit_length() - 1,
             min_match=_MIN_MATCH,
             dict_size=len(dictionary),
             write_content_size=True,

@@ -135,7 +135,7 @@ class RedisRingStore:
             try:
                 self._introduce(codec)
                 replies |= self._send(unknown)
-            except StoreUnavailable as error:
+            except StoreError as error:
                 # Not raised: other appends of the batch may have gone through.
                 replies |= dict.fromkeys(unknown, error)
         for number, reply in replies.items():
