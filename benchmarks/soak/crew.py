@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -14,7 +15,6 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from benchmarks.soak.scenario import SoakError
-from serve.tether import tie_to_parent
 
 _POLL_S = 0.02
 
@@ -134,9 +134,16 @@ class Crew(Generic[Result]):
 def _run(pipe: Connection, work: Callable[..., Any], number: int, signals: Signals, *arguments: Any) -> None:
     # An interrupt from the keyboard goes to every process; the leader alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    tie_to_parent(os.getppid())
+    threading.Thread(target=_end_with_leader, daemon=True).start()
     try:
         pipe.send((True, work(number, signals, *arguments)))
     except Exception as error:
         pipe.send((False, f"{type(error).__name__}: {error}"))
-        raise
+
+
+def _end_with_leader() -> None:
+    """End this process when its leader is gone, however that came about: nobody waits for its work any more."""
+    leader = multiprocessing.parent_process()
+    if leader is not None:
+        wait([leader.sentinel])
+    os._exit(1)

@@ -13,7 +13,7 @@ from benchmarks.soak.costs import measured
 from benchmarks.soak.crew import Crew, Signals
 from benchmarks.soak.entries import LAYOUT, make_entry
 from benchmarks.soak.scenario import Report, Soak
-from benchmarks.soak.specimens import TENANT, Specimen, damaged, make_specimen, swapped
+from benchmarks.soak.specimens import TENANT, Specimen, cut_between_frames, damaged, make_specimen, swapped
 from sequence_store import Append, Entry, UnreadableFrame, avro, registry
 from sequence_store.codec import Codec, train_dictionary
 from sequence_store.frame import Owner
@@ -133,7 +133,7 @@ def work(number: int, signals: Signals, parts: list[Part], seed: int) -> dict[st
 
 def examine_rings(specimen: Specimen, other: Specimen, rng: random.Random, tally: Tally, limit: int) -> None:
     """Read a whole ring, damaged in up to ``limit`` ways."""
-    ways = itertools.chain(swapped(specimen, other, rng), damaged(specimen.value, rng))
+    ways = itertools.chain(swapped(specimen, other, rng), cut_between_frames(specimen), damaged(specimen.value, rng))
     for kind, value in itertools.islice(ways, limit):
         number = tally.begin(kind)
         case = f"{kind}, ring of {specimen.member_id}: {value[:4_000].hex()}"

@@ -61,11 +61,11 @@ def run(soak: Soak) -> Report:
             rates.setdefault((setting, load.name), []).append(load.writers * load.batch * batches / seconds)
             soak.progress.advance(task)
     for (setting, load_name), measured in rates.items():
-        report.part(f"appendfsync {setting}").update(
+        report.part(setting).update(
             {
-                f"{load_name}: appends/s": round(statistics.median(measured)),
-                f"{load_name}: lowest": round(min(measured)),
-                f"{load_name}: highest": round(max(measured)),
+                load_name: round(statistics.median(measured)),
+                f"{load_name}, lowest": round(min(measured)),
+                f"{load_name}, highest": round(max(measured)),
             }
         )
     return report

@@ -32,7 +32,7 @@ ERASED_MEMBERS: Final = 12
 CAPACITY: Final = 16
 MANNER: Final = Manner(capacity=CAPACITY, aged_every=4, looked_at_every=4)
 ERASED_MANNER: Final = Manner(capacity=CAPACITY)
-GRACE_MS: Final = 20_000
+GRACE_MS: Final = 5_000
 """How long a writer may take from a read to its append, as far as the retirement of dictionaries is concerned."""
 SAMPLE: Final = 4_000
 _TIMEOUT_S = 60.0
@@ -120,7 +120,7 @@ class Caretaker:
     def order(self, number: int) -> list[Callable[[], None]]:
         """Return ``number`` things to do: each once, and the rest as it comes."""
         weights: dict[Callable[[], None], int] = {
-            self._train: 3,
+            self._train: 1,
             self._recode: 4,
             self._erase: 6,
             self._empty: 1,

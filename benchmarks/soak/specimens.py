@@ -15,7 +15,7 @@ from sequence_store.packed import Held
 from sequence_store.sealing import change_of
 
 TENANT: Final = "soak"
-CASES_A_VALUE: Final = 8_000
+CASES_A_VALUE: Final = 500
 """Of the values that have more flips and cuts, as many are drawn."""
 SWAPS_A_VALUE: Final = 32
 LARGE_STRING_BYTES: Final = 60_000
@@ -67,7 +67,9 @@ def make_specimen(rng: random.Random, dictionary: bytes, *, large: bool = False)
         if sequence and sequence == repushed:
             value = _repushed(value, owner, codecs, capacity, rng)
         version = packed.parse(value, owner, codecs, capacity).version
-        changes = {"notification_id": rng.randbytes(LARGE_STRING_BYTES // 2).hex()} if large else {}
+        # Of sizes that differ, so that a ring has room for entries that have left it, and holds some of them still.
+        size = LARGE_STRING_BYTES // 2 if large else rng.choice((0, 0, 0, 0, rng.randrange(300)))
+        changes = {"notification_id": rng.randbytes(size).hex()} if size else {}
         entry = entries[sequence] = make_entry(f"{member_id}.{sequence}", sequence, **changes)
         used = codec if sequence >= rolled_over else plain
         value = change_of(Append(member_id, version, entry, None), TENANT, used, capacity).apply(value)
@@ -83,6 +85,15 @@ def _repushed(value: bytes, owner: Owner, codecs: Codecs, capacity: int, rng: ra
     # It is never left without any: it would be deleted.
     kept = [frame for frame in found.frames[:-1] if rng.random() < 0.7] + [found.frames[-1]]
     return packed.lay_out(found, kept, version.count, owner, capacity).apply(value)
+
+
+def cut_between_frames(specimen: Specimen) -> Iterator[tuple[str, bytes]]:
+    """Yield (name of the case, value): cut where a frame and its length end, so that nothing looks broken there."""
+    for frame in specimen.held.frames:
+        place = specimen.value.find(frame.frame)
+        for length_bytes in (1, 2) if place >= 0 else ():
+            if (end := place + len(frame.frame) + length_bytes) < len(specimen.value):
+                yield "cuts", specimen.value[:end]
 
 
 def damaged(value: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
