@@ -8,7 +8,8 @@
 | 4 | count: entries appended so far, which is the next sequence number |
 | 4 | pointer: where in the buffer the next frame goes |
 | 2 | live: frames that belong to the ring |
-| 4 | CRC-32 of tenant, member and the 19 bytes above |
+| 4 | room: bytes of the buffer |
+| 4 | CRC-32 of tenant, member and the 23 bytes above |
 | rest | buffer: frames one after the other, around the end and on, each followed by its length |
 
 Numbers are big-endian. The length stands behind its frame, lowest 7 bits last, as a base-128 number read backwards:
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final
 
@@ -32,7 +33,7 @@ from sequence_store.frame import Codecs, Fault, Owner, Sealed, UnreadableFrame, 
 from sequence_store.ring import Version, new_incarnation
 
 VERSION: Final = 0x02
-_FIELDS = struct.Struct(">BIIIIH")
+_FIELDS = struct.Struct(">BIIIIHI")
 HEADER_BYTES: Final = _FIELDS.size + 4
 MAX_SEARCHED_BYTES: Final = 4 * 1024 * 1024
 """In a damaged ring that is larger, frames are not searched for."""
@@ -55,10 +56,12 @@ class Header:
     count: int
     pointer: int
     live: int
+    room: int
 
     def pack(self, owner: Owner) -> bytes:
         """Return the stored form."""
-        fields = _FIELDS.pack(VERSION, self.generation, self.incarnation, self.count, self.pointer, self.live)
+        numbers = (self.generation, self.incarnation, self.count, self.pointer, self.live, self.room)
+        fields = _FIELDS.pack(VERSION, *numbers)
         return fields + owner.ring_checksum(fields)
 
     @classmethod
@@ -145,21 +148,27 @@ def parse(value: bytes, owner: Owner, codecs: Codecs, capacity: int) -> Held:
         return Held(Version(owner.generation, 0, found=Found()))
     buffer = value[HEADER_BYTES:]
     wanted = 0 if header is None else min(header.live, capacity)
-    walked = _walk(buffer, header.pointer, wanted, owner, codecs) if header else _Walked()
+    walked = _walk(buffer, header, wanted, owner, codecs) if header else _Walked()
     if header is not None and walked.is_straight(header.count):
         found = Found(value[:HEADER_BYTES], header, len(buffer), tuple(reversed(walked.kept)))
         version = Version(owner.generation, header.count, header.incarnation, found)
         return Held(version, tuple(reversed(walked.frames)), tuple(walked.faults), walked.unknown_tags)
     # Damaged, or perhaps: a wrong length hides the frames behind it, a wrong header all of them.
-    sound = {frame.sequence: frame for frame in (*walked.frames, *_search(buffer, owner, codecs))}
-    count = max(sound, default=-1) + 1 if header is None else header.count
+    searched = {frame.sequence: frame for frame in _search(buffer, owner, codecs)}
+    count = max(searched, default=-1) + 1 if header is None else header.count
     # Overwritten ones may still stand in the room that a ring has to spare.
-    frames = tuple(sound[sequence] for sequence in sorted(sound) if count - capacity <= sequence < count)
-    if header is not None and walked.is_whole and len(frames) == len(walked.frames):
+    window = range(max(0, count - capacity), count)
+    met = {frame.sequence for frame in walked.frames}
+    frames: tuple[Sealed, ...]
+    faults: tuple[Fault, ...]
+    unknown: frozenset[int]
+    if header is not None and walked.is_in_order(count) and not any(one in window for one in searched.keys() - met):
         # Nothing is hidden: the frames that can't be read stand where they belong, and may be a later release's.
+        frames, faults, unknown = tuple(reversed(walked.frames)), tuple(walked.faults), walked.unknown_tags
         found = Found(value[:HEADER_BYTES], header, len(buffer), tuple(reversed(walked.kept)))
-        faults, unknown = tuple(walked.faults), walked.unknown_tags
     else:
+        sound = searched | {frame.sequence: frame for frame in walked.frames}
+        frames = tuple(sound[sequence] for sequence in sorted(sound) if sequence in window)
         found = Found(value[:HEADER_BYTES], None, len(buffer), tuple(frame.frame for frame in frames))
         faults, unknown = (Fault.HEADER,), frozenset()
         if header is not None:
@@ -180,9 +189,7 @@ def append(version: Version, found: Found, frame: bytes, owner: Owner, capacity:
         return lay_out(found, [*kept, frame], version.count + 1, owner, capacity)
     start = header.pointer
     before_end, from_start = record[: room - start], record[room - start :]
-    after = Header(
-        header.generation, header.incarnation, version.count + 1, (start + len(record)) % room, len(kept) + 1
-    )
+    after = replace(header, count=version.count + 1, pointer=(start + len(record)) % room, live=len(kept) + 1)
     patches = [(0, after.pack(owner)), (HEADER_BYTES + start, before_end)]
     if from_start:
         patches.append((HEADER_BYTES, from_start))
@@ -193,7 +200,7 @@ def lay_out(found: Found, frames: Sequence[bytes], count: int, owner: Owner, cap
     """Return the change that replaces what was ``found`` by a ring of ``frames``, oldest first."""
     records = b"".join(map(_record, frames))
     room = _room(len(records), len(frames), capacity)
-    header = Header(owner.generation, new_incarnation(), count, len(records) % room, len(frames))
+    header = Header(owner.generation, new_incarnation(), count, len(records) % room, len(frames), room)
     return Change(found.expected, ((-1, header.pack(owner) + records.ljust(room, b"\0")),))
 
 
@@ -219,17 +226,24 @@ class _Walked:
 
         Back from a wrong length among the frames, a walk takes the last of those it passes over for a damaged one.
         """
-        if not self.is_whole or any(fault not in _FOREIGN for fault in self.faults):
+        if any(fault not in _FOREIGN for fault in self.faults):
             return False
         if self.kept and (not self.frames or self.frames[-1].frame is not self.kept[-1]):
             return False
-        return all(newer > older for newer, older in pairwise([count, *(frame.sequence for frame in self.frames)]))
+        return self.is_in_order(count)
+
+    def is_in_order(self, count: int) -> bool:
+        """Tell whether there was room for all frames looked for, and what was read of them is in order."""
+        sequences = [count, *(frame.sequence for frame in self.frames)]
+        return self.is_whole and all(newer > older for newer, older in pairwise(sequences))
 
 
-def _walk(buffer: bytes, pointer: int, number: int, owner: Owner, codecs: Codecs) -> _Walked:
+def _walk(buffer: bytes, header: Header, number: int, owner: Owner, codecs: Codecs) -> _Walked:
     """Walk over ``number`` frames. After a wrong length nothing is readable but by luck, and so is not the last."""
-    walked = _Walked(is_whole=pointer < len(buffer))
-    straight = buffer[pointer:] + buffer[:pointer]
+    if header.room != len(buffer):
+        return _Walked(is_whole=False)  # cut
+    walked = _Walked()
+    straight = buffer[header.pointer :] + buffer[: header.pointer]
     end = len(straight)
     for _ in range(number):
         start, frame_end = _record_before(straight, end)

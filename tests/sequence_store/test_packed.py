@@ -249,7 +249,7 @@ def test_a_ring_with_something_behind_it_is_read_and_healed(more: bytes) -> None
 
 
 @given(st.binary(min_size=1, max_size=200))
-@example(bytes([0x02]) * 23)
+@example(bytes([0x02]) * 27)
 def test_arbitrary_bytes_hold_nothing_and_the_next_append_replaces_them(content: bytes) -> None:
     check_and_heal(content, Ring(), 4, most_lost=0)
     check_and_heal(content + wrapped().value[len(content) :], wrapped(), 4, most_lost=4)

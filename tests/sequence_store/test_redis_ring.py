@@ -12,6 +12,7 @@ import redis
 from contracts.errors import StoreError, StoreUnavailable
 from sequence_store import Append, AppendOutcome, Layout, RedisRingStore, Ring
 from sequence_store.codec import Codec
+from sequence_store.packed import HEADER_BYTES
 from tests.sequence_store.golden_entries import FOLDER
 from tests.sequence_store.samples import DAY_MS, LAYOUT, NOW_MS, append_one, grow, make_entry, read_many, read_one
 
@@ -80,8 +81,8 @@ def test_an_append_changes_the_header_and_the_oldest_bytes_alone(redis_url: str,
         if before[5:9] == after[5:9]:  # not laid out anew
             assert len(after) == len(before)
             changed = list(compress(range(len(after)), map(int.__ne__, before, after)))
-            room = len(after) - 23
-            of_frames = {place - 23 for place in changed if place >= 23}
+            room = len(after) - HEADER_BYTES
+            of_frames = {place - HEADER_BYTES for place in changed if place >= HEADER_BYTES}
             pointers = [int.from_bytes(value[13:17], "big") for value in (before, after)]
             frame = (pointers[1] - pointers[0]) % room
             assert {(place - pointers[0]) % room for place in of_frames} <= set(range(frame))
