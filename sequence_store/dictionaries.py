@@ -18,9 +18,9 @@ from sequence_store.frame import Owner, Sealed, UnreadableFrame
 from sequence_store.keys import Keys
 from sequence_store.layout import Layout
 from sequence_store.maintenance import PAGE, last_seen
-from sequence_store.stored import StoredRings, avro_bytes_of, checked, recoded
+from sequence_store.stored import StoredRings, avro_bytes_of, recoded
 from sequence_store.walk import Place, draw, walk
-from sequence_store.wire import Wire
+from sequence_store.wire import Wire, checked
 
 SAMPLE: Final = 20_000
 """Entries to train on: about a hundred times the bytes of a dictionary is what zstd asks for."""

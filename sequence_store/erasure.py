@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from sequence_store.keys import Keys, check_member_id
 from sequence_store.outbox import ROW_FIELD
-from sequence_store.stored import checked
-from sequence_store.wire import Command, Wire
+from sequence_store.wire import Command, Wire, checked
 
 _ROWS = 1_000
 _PAGE = 1_000

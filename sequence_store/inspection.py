@@ -18,9 +18,9 @@ from sequence_store.keys import Keys, check_member_id
 from sequence_store.registry import name_of
 from sequence_store.retention import MS_PER_DAY
 from sequence_store.ring import Version
-from sequence_store.stored import StoredRing, StoredRings, avro_bytes_of, checked
+from sequence_store.stored import StoredRing, StoredRings, avro_bytes_of
 from sequence_store.walk import Place, draw, walk
-from sequence_store.wire import Wire
+from sequence_store.wire import Wire, checked
 
 _PAGE: Final = 500
 FUTURE: Final = "from the future"

@@ -15,8 +15,7 @@ from redis.exceptions import OutOfMemoryError
 from contracts.errors import StoreError
 from sequence_store.keys import Keys
 from sequence_store.retention import MS_PER_DAY
-from sequence_store.stored import checked
-from sequence_store.wire import Wire
+from sequence_store.wire import Wire, checked
 
 LOCK_SCRIPT: Final = Path(__file__).with_name("lock.lua").read_bytes()
 LOCK_MS: Final = 60_000

@@ -21,7 +21,7 @@ from sequence_store.registry import Registered
 from sequence_store.retention import Retention
 from sequence_store.ring import Append, AppendOutcome, Cursor, Ring
 from sequence_store.sealing import change_of
-from sequence_store.wire import Command, Wire, connect
+from sequence_store.wire import Command, Wire, checked, connect
 
 APPEND_SCRIPT: Final = Path(__file__).with_name("append.lua").read_bytes()
 APPEND_SHA: Final = hashlib.sha1(APPEND_SCRIPT, usedforsecurity=False).hexdigest()
@@ -153,17 +153,17 @@ class RedisRingStore:
         if limit < 1:
             raise ValueError(f"limit = {limit}: must be at least 1")
         replies = self._wire.exchange(outbox.drain_commands(self._keys, limit), writes=False)
-        return outbox.parse_drained(_without_errors(replies), limit)
+        return outbox.parse_drained(checked(replies), limit)
 
     def trim(self, cursors: Sequence[Cursor]) -> int:
         """Forget drained log rows, as ``RingStore.trim`` says, in one round trip."""
         replies = self._wire.exchange(outbox.trim_commands(self._keys, cursors), writes=True)
-        return sum(_without_errors(replies))
+        return sum(checked(replies))
 
     def empty(self) -> None:
         """Empty every ring, as ``RingStore.empty`` says: ``maintenance.sweep`` frees the storage behind it."""
         generations = [("INCR", self._keys.generation(bucket)) for bucket in range(self._keys.buckets)]
-        _without_errors(self._wire.exchange(generations, writes=True))
+        checked(self._wire.exchange(generations, writes=True))
 
     def close(self) -> None:
         """Close the connections, unless the client was given."""
@@ -228,7 +228,7 @@ class RedisRingStore:
             return False  # what is known still holds
         if epoch == self._registered.epoch:
             return False
-        (reply,) = _without_errors(self._wire.exchange([registry.load_command(self._keys)], writes=False))
+        (reply,) = checked(self._wire.exchange([registry.load_command(self._keys)], writes=False))
         self._registered = registry.parse(reply)
         codec = self._registered.writing(self._layout)
         self._writing = codec, self._registered.has(codec)
@@ -240,8 +240,8 @@ class RedisRingStore:
         replies = list(self._wire.broadcast(("SCRIPT", "LOAD", APPEND_SCRIPT), writes=False).values())
         # Of a cluster, a master may be away: only the appends that are for it fail, and by themselves.
         if all(isinstance(reply, Exception) for reply in replies):
-            _without_errors(replies)
-        _without_errors(self._wire.exchange([registry.register_command(self._keys, codec)], writes=False))
+            checked(replies)
+        checked(self._wire.exchange([registry.register_command(self._keys, codec)], writes=False))
         if self._writing[0] == codec:
             self._writing = codec, True
 
@@ -260,12 +260,3 @@ def _generation_and_value(replies: tuple[Any, Any], member_id: str) -> tuple[int
         raise StoreError(
             f"the generation key of member {member_id!r} holds {generation[:40]!r} instead of a number; delete it"
         ) from None
-
-
-def _without_errors(replies: list[Any]) -> list[Any]:
-    for reply in replies:
-        if isinstance(reply, StoreError):
-            raise reply
-        if isinstance(reply, ResponseError):
-            raise StoreError(f"refused by Redis: {reply}") from reply
-    return replies

@@ -199,7 +199,7 @@ class RingStore(Protocol):
 
         Entry and log row are written together or not at all. The newest entry takes the place of the oldest where
         the ring is full; no other entry is rewritten. A StoreError in the result is that item's alone: nothing of
-        it was written.
+        it was written, unless it is an OutcomeUnknown.
 
         Raises
         ------

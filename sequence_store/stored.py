@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from contracts.errors import StoreError
 from sequence_store import packed, registry
@@ -18,7 +18,7 @@ from sequence_store.layout import Layout
 from sequence_store.redis_ring import APPEND_SCRIPT, APPEND_SHA
 from sequence_store.registry import Registered
 from sequence_store.retention import MAX_CAPACITY
-from sequence_store.wire import Command, Wire
+from sequence_store.wire import Command, Wire, checked
 
 FOREIGN: Final = (Fault.FOREIGN_VERSION, Fault.FOREIGN_CODEC)
 """Faults of frames that are not damaged."""
@@ -174,13 +174,3 @@ def recoded(sealed: Sealed, owner: Owner, codec: Codec) -> bytes:
 def avro_bytes_of(sealed: Sealed, body: bytes) -> int:
     """Return the length of the entry's Avro record, the end of which is ``body``."""
     return len(sealed.clear) - _CYCLE_HASH_BYTES + len(body)
-
-
-def checked(replies: list[Any]) -> list[Any]:
-    """Return ``replies``. Raises StoreError if one of them is a failure."""
-    for reply in replies:
-        if isinstance(reply, StoreError):
-            raise reply
-        if isinstance(reply, ResponseError):
-            raise StoreError(f"refused by Redis: {reply}") from reply
-    return replies

@@ -11,8 +11,7 @@ from typing import Final
 
 from contracts.errors import StoreUnavailable
 from sequence_store.keys import Keys
-from sequence_store.stored import checked
-from sequence_store.wire import Wire
+from sequence_store.wire import Wire, checked
 
 PAGE_SCRIPT: Final = Path(__file__).with_name("page.lua").read_bytes()
 

@@ -20,14 +20,14 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from contracts.errors import StoreError
 from sequence_store.cluster import Cluster
 from sequence_store.node import Command, Node
 
-__all__ = ["Command", "Wire", "connect"]
+__all__ = ["Command", "Wire", "checked", "connect"]
 
 
 def connect(url: str, timeout_s: float, connect_timeout_s: float) -> redis.Redis:
@@ -170,4 +170,14 @@ def _raise_common(replies: list[Any]) -> list[Any]:
     first = replies[0]
     if isinstance(first, StoreError) and all(type(reply) is type(first) for reply in replies):
         raise first
+    return replies
+
+
+def checked(replies: list[Any]) -> list[Any]:
+    """Return ``replies``. Raises StoreError if one of them is a failure."""
+    for reply in replies:
+        if isinstance(reply, StoreError):
+            raise reply
+        if isinstance(reply, ResponseError):
+            raise StoreError(f"refused by Redis: {reply}") from reply
     return replies
