@@ -9,8 +9,8 @@ if (redis.call('GET', KEYS[2]) or '0') ~= generation then
   return 0
 end
 if expected ~= '' then
-  -- All 27 bytes of a header, so that what is left of a cut ring is not taken for the beginning of another.
-  if redis.call('GETRANGE', ring, 0, 26) ~= expected then
+  -- All 29 bytes of a header, so that what is left of a cut ring is not taken for the beginning of another.
+  if redis.call('GETRANGE', ring, 0, 28) ~= expected then
     return 0
   end
 else

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -23,7 +23,7 @@ LEVEL: Final = 3
 _MIN_MATCH = 6
 """A match takes about 3 bytes: shorter ones do not pay."""
 _USUAL_BODY_BYTES = 256
-_MAGIC = b"\x28\xb5\x2f\xfd"
+MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 class DictionaryError(StoreError, ValueError):
@@ -65,7 +65,7 @@ class Codec:
 
     def compress(self, body: bytes) -> bytes:
         """Return ``body`` as one zstd frame without its 4 magic bytes."""
-        return self._contexts.compressor.compress(body).removeprefix(_MAGIC)
+        return self._contexts.compressor.compress(body).removeprefix(MAGIC)
 
     def decompress(self, frame: bytes) -> bytes:
         """Return what ``compress`` was given.
@@ -74,12 +74,19 @@ class Codec:
         frame.
         """
         # zstandard allocates what the frame announces, whatever limit it is given: so look first.
-        announced = zstandard.get_frame_parameters(_MAGIC + frame).content_size
+        announced = zstandard.get_frame_parameters(MAGIC + frame).content_size
         if announced > MAX_BODY_BYTES:
             raise BombError(f"the payload does not promise to stay within {MAX_BODY_BYTES} bytes")
         return self._contexts.decompressor.decompress(
-            _MAGIC + frame, max_output_size=MAX_BODY_BYTES, allow_extra_data=False
+            MAGIC + frame, max_output_size=MAX_BODY_BYTES, allow_extra_data=False
         )
+
+    def decompress_small(self, frames: Iterable[bytes]) -> list[bytes]:
+        """Return what ``compress`` was given, of frames that cannot announce more than 64 KiB, so need no look.
+
+        ``frames`` have their magic bytes. Raises ValueError or zstandard.ZstdError as ``decompress`` does.
+        """
+        return list(map(self._contexts.decompressor.decompress, frames))
 
     @cached_property
     def _contexts(self) -> _Contexts:

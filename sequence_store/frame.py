@@ -28,26 +28,29 @@ import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 import zstandard
 
 from contracts.errors import FrameError, StoreError
 from sequence_store import avro
-from sequence_store.codec import MAX_BODY_BYTES, BombError, Codec
+from sequence_store.codec import MAGIC, MAX_BODY_BYTES, BombError, Codec
 from sequence_store.entry import Entry
 
 FORMAT: Final = 0x20
 """Version 2 in the upper half of the first byte; the lower half is the form of the payload."""
 STORED, SHORT_BLOCK, BLOCK, WHOLE = range(4)
 
-_LONGS_AT: Final = 4
-_CHECKSUM_BYTES: Final = 4
-_RESIDUE: Final = 0x2144DF1C
+LONGS_AT: Final = 4
+CHECKSUM_BYTES: Final = 4
+FRAME_RESIDUE: Final = 0x2144DF1C
 """CRC-32 of anything followed by its own CRC-32, little-endian."""
-_SMALLEST: Final = _LONGS_AT + 4 + _CHECKSUM_BYTES
+MIN_FRAME_BYTES: Final = LONGS_AT + 4 + CHECKSUM_BYTES
 # RFC 8878, 3.1.1.1: a single segment whose content size takes 1 or 2 bytes, no checksum, no dictionary id.
 _DESCRIPTORS: Final = {SHORT_BLOCK: (b"\x20", 1), BLOCK: (b"\x60", 2)}
+SHORT_FRAME: Final = MAGIC + _DESCRIPTORS[SHORT_BLOCK][0]
+"""What a zstd frame of form SHORT_BLOCK begins with."""
 _LAST_COMPRESSED_BLOCK: Final = 0b101
 
 Codecs = Mapping[int, Sequence[Codec]]
@@ -90,7 +93,7 @@ class Sealed:
         self.frame = frame
         self.codec = codec
         try:
-            self.longs, self._payload_at = avro.decode_head(frame, _LONGS_AT)
+            self.longs, self._payload_at = avro.decode_head(frame, LONGS_AT)
         except (IndexError, ValueError) as error:
             raise UnreadableFrame(Fault.PAYLOAD, f"no Longs: {error}") from error
         self.sequence = self.longs.sequence
@@ -98,7 +101,7 @@ class Sealed:
     @property
     def clear(self) -> bytes:
         """What of the entry is kept as it is: cycle hash and Longs."""
-        return self.frame[_LONGS_AT - 2 : self._payload_at]
+        return self.frame[LONGS_AT - 2 : self._payload_at]
 
     def may_be_cycle(self, hashed: bytes) -> bool:
         """Tell whether this may be the entry of the cycle with that ``cycle_hash``: one in 65,536 others may, too."""
@@ -106,7 +109,7 @@ class Sealed:
 
     def body(self) -> bytes:
         """Decompress the Avro record behind its Longs. Raises UnreadableFrame."""
-        payload = self.frame[self._payload_at : -_CHECKSUM_BYTES]
+        payload = self.frame[self._payload_at : -CHECKSUM_BYTES]
         try:
             return _expand(self.frame[0] - FORMAT, payload, self.codec)
         except BombError as error:
@@ -128,29 +131,38 @@ class Owner:
 
     def __init__(self, tenant: str, member_id: str, generation: int) -> None:
         self.generation = generation
-        self._ring_seed = zlib.crc32(f"{tenant}\0{member_id}".encode())
-        self._frame_seed = zlib.crc32(b"\0%d" % generation, self._ring_seed)
+        self.ring_seed = zlib.crc32(member_id.encode(), _tenant_seed(tenant))
+        self._frame_seed = zlib.crc32(b"\0%d" % generation, self.ring_seed)
         self._seeds: dict[bytes, int] = {}
 
     def ring_checksum(self, covered: bytes) -> bytes:
         """Return the checksum of something that belongs to the ring in every generation: its header."""
-        return zlib.crc32(covered, self._ring_seed).to_bytes(_CHECKSUM_BYTES, "little")
+        return zlib.crc32(covered, self.ring_seed).to_bytes(CHECKSUM_BYTES, "little")
+
+    def is_ring(self, header: bytes) -> bool:
+        """Tell whether ``header`` ends with the ``ring_checksum`` of what precedes it."""
+        return zlib.crc32(header, self.ring_seed) == FRAME_RESIDUE
+
+    def is_frame(self, frame: bytes, codec: Codec) -> bool:
+        """Tell whether ``frame`` ends with its checksum, as one of this ring's under ``codec``."""
+        return zlib.crc32(frame, self.frame_seed(codec)) == FRAME_RESIDUE
 
     def unseal(self, frame: bytes, codecs: Codecs) -> Sealed:
         """Return ``frame``, found in this owner's ring, with its checksum verified. Raises UnreadableFrame."""
-        if len(frame) < _SMALLEST:
+        if len(frame) < MIN_FRAME_BYTES:
             raise UnreadableFrame(Fault.TRUNCATED, f"{len(frame)} bytes are no frame")
         if not is_format(frame[0]):
             raise UnreadableFrame(Fault.FOREIGN_VERSION, f"format byte {frame[0]:#04x}; known is {FORMAT:#04x}")
         candidates = codecs.get(frame[1], ())
         for codec in candidates:
-            if zlib.crc32(frame, self._seed(codec)) == _RESIDUE:
+            if self.is_frame(frame, codec):
                 return Sealed(frame, codec)
         if not candidates:
             raise UnreadableFrame(Fault.FOREIGN_CODEC, f"codec {frame[1]:#04x}.. is not known")
         raise UnreadableFrame(Fault.CHECKSUM, f"CRC-32 {frame[-4:].hex()} does not hold for this value in this ring")
 
-    def _seed(self, codec: Codec) -> int:
+    def frame_seed(self, codec: Codec) -> int:
+        """Return what the checksum of a frame of this ring under ``codec`` begins with."""
         seed = self._seeds.get(codec.fingerprint)
         if seed is None:
             seed = self._seeds[codec.fingerprint] = zlib.crc32(codec.fingerprint, self._frame_seed)
@@ -161,10 +173,13 @@ class Owner:
 
         Raises StoreError, naming the field and its value, if the entry breaks a limit or does not fit its layout.
         """
-        longs, body = avro.encode(entry)
+        return self.seal_encoded(entry.cycle_id, *avro.encode(entry), codec)
+
+    def seal_encoded(self, cycle_id: str, head: bytes, body: bytes, codec: Codec) -> bytes:
+        """Return the stored value of an entry of that cycle, encoded as ``head`` and ``body``. Raises StoreError."""
         if len(body) > MAX_BODY_BYTES:
             raise StoreError(f"entry: {len(body)} bytes of Avro; at most {MAX_BODY_BYTES} are kept: use fewer columns")
-        return self._sealed(cycle_hash(entry.cycle_id) + longs, body, codec)
+        return self._sealed(cycle_hash(cycle_id) + head, body, codec)
 
     def reseal(self, sealed: Sealed, codec: Codec) -> bytes:
         """Return the entry of ``sealed`` under another codec of its layout, its Avro record byte for byte the same.
@@ -176,7 +191,7 @@ class Owner:
     def _sealed(self, clear: bytes, body: bytes, codec: Codec) -> bytes:
         form, payload = _shrink(body, codec)
         covered = bytes((FORMAT + form, codec.tag)) + clear + payload
-        return covered + zlib.crc32(covered, self._seed(codec)).to_bytes(_CHECKSUM_BYTES, "little")
+        return covered + zlib.crc32(covered, self.frame_seed(codec)).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def is_format(byte: int) -> bool:
@@ -184,6 +199,7 @@ def is_format(byte: int) -> bool:
     return FORMAT <= byte <= FORMAT + WHOLE
 
 
+@lru_cache(maxsize=4096)
 def cycle_hash(cycle_id: str) -> bytes:
     """Return the 2 bytes that stand for ``cycle_id`` in a header."""
     return hashlib.blake2b(cycle_id.encode(), digest_size=8).digest()[:2]
@@ -195,9 +211,9 @@ def _shrink(body: bytes, codec: Codec) -> tuple[int, bytes]:
     form, payload = WHOLE, frame
     for block_form, (descriptor, size_bytes) in _DESCRIPTORS.items():
         block_at = 1 + size_bytes + 3
-        header = descriptor, _block_header(len(frame) - block_at)
-        if (frame[:1], frame[1 + size_bytes : block_at]) == header:
+        if frame.startswith(descriptor) and frame[1 + size_bytes : block_at] == block_header(len(frame) - block_at):
             form, payload = block_form, frame[1 : 1 + size_bytes] + frame[block_at:]
+            break
     return (form, payload) if len(payload) < len(body) else (STORED, body)
 
 
@@ -207,11 +223,22 @@ def _expand(form: int, payload: bytes, codec: Codec) -> bytes:
         return payload
     if form == WHOLE:
         return codec.decompress(payload)
+    return codec.decompress_small([as_frame(form, payload)])[0]
+
+
+def as_frame(form: int, payload: bytes) -> bytes:
+    """Return a payload of form SHORT_BLOCK or BLOCK as the zstd frame that it came from."""
     descriptor, size_bytes = _DESCRIPTORS[form]
-    content_size, block = payload[:size_bytes], payload[size_bytes:]
-    return codec.decompress(descriptor + content_size + _block_header(len(block)) + block)
+    block_bytes = len(payload) - size_bytes
+    return MAGIC + descriptor + payload[:size_bytes] + block_header(block_bytes) + payload[size_bytes:]
 
 
-def _block_header(block_bytes: int) -> bytes:
+@lru_cache(maxsize=16)
+def _tenant_seed(tenant: str) -> int:
+    return zlib.crc32(f"{tenant}\0".encode())
+
+
+@lru_cache(maxsize=1024)
+def block_header(block_bytes: int) -> bytes:
     """Return the header of a frame's last, compressed block (RFC 8878, 3.1.1.2)."""
     return ((block_bytes << 3 | _LAST_COMPRESSED_BLOCK) & 0xFFFFFF).to_bytes(3, "little")

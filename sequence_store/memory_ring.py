@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from contracts.errors import StoreError
-from sequence_store import packed
 from sequence_store.codec import Codec
-from sequence_store.frame import Owner
 from sequence_store.keys import Keys, check_member_id
 from sequence_store.layout import Layout
+from sequence_store.packed import Change
 from sequence_store.retention import Retention
-from sequence_store.ring import Append, AppendOutcome, Cursor, Ring
-from sequence_store.sealing import change_of
+from sequence_store.ring import Append, AppendOutcome, Cursor
+from sequence_store.rings import Rings, RingValue
+from sequence_store.sealing import changes_of
 
 
 @dataclass
@@ -60,23 +60,23 @@ class MemoryRingStore:
         self._rows_written = 0
         self._lock = threading.Lock()
 
-    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring | StoreError]:
+    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> Rings:
         """Read rings as ``RingStore.read`` says."""
         if len(member_ids) != len(now_ms):
             raise ValueError(f"{len(member_ids)} member_ids but {len(now_ms)} now_ms: give one time a member")
         with self._lock:
             generation = self._generation
             values = [self._value(check_member_id(member_id)) for member_id in member_ids]
-        rings: list[Ring | StoreError] = []
-        for member_id, now, value in zip(member_ids, now_ms, values, strict=True):
-            owner = Owner(self._tenant, member_id, generation)
-            held = packed.parse(value, owner, self._codecs, self._retention.capacity)
-            rings.append(Ring(member_id, held.version, held.frames, held.faults, now - self._retention.ttl_ms))
-        return rings
+        found = [RingValue(generation, value) for value in values]
+        return Rings(self._tenant, member_ids, now_ms, found, self._codecs, self._retention)
 
     def append(self, appends: Sequence[Append]) -> list[AppendOutcome | StoreError]:
         """Append as ``RingStore.append`` says."""
-        return [self._append_one(append) for append in appends]
+        changes = changes_of(appends, self._tenant, self._codec, self._retention.capacity)
+        return [
+            change if isinstance(change, StoreError) else self._append_one(append, change)
+            for append, change in zip(appends, changes, strict=True)
+        ]
 
     def drain(self, limit: int) -> list[tuple[Cursor, bytes]]:
         """Return the oldest log rows of the outbox, as ``RingStore.drain`` says."""
@@ -106,11 +106,7 @@ class MemoryRingStore:
         ring = self._rings.get(member_id)
         return ring.value if ring is not None and self._clock_s() < ring.expires_s else b""
 
-    def _append_one(self, append: Append) -> AppendOutcome | StoreError:
-        try:
-            change = change_of(append, self._tenant, self._codec, self._retention.capacity)
-        except StoreError as error:
-            return error
+    def _append_one(self, append: Append, change: Change) -> AppendOutcome:
         with self._lock:
             value = self._value(append.member_id)
             if append.version.generation != self._generation or not change.fits(value, self._generation):

@@ -2,44 +2,51 @@
 
 | bytes | field |
 | --- | --- |
-| 1 | version: 0x02 |
+| 1 | version: 0x03 |
 | 4 | generation of the namespace |
-| 4 | incarnation: a random number, new whenever the ring is laid out anew |
+| 2 | incarnation: a random number, new whenever the ring is laid out anew |
+| 4 | CRC-32 of tenant, member and the buffer from the pointer around to the pointer |
 | 4 | count: entries appended so far, which is the next sequence number |
 | 4 | pointer: where in the buffer the next frame goes |
 | 2 | live: frames that belong to the ring |
 | 4 | room: bytes of the buffer |
-| 4 | CRC-32 of tenant, member and the 23 bytes above |
+| 4 | CRC-32 of tenant, member and the 25 bytes above |
 | rest | buffer: frames one after the other, around the end and on, each followed by its length |
 
 Numbers are big-endian. The length stands behind its frame, lowest 7 bits last, as a base-128 number read backwards:
 from the pointer a reader walks from the newest entry to the oldest. An append writes the new frame over the oldest
 bytes, and the header; no other frame moves. Only where the buffer has no room for ``capacity`` frames, or too much, or
 the ring is damaged, is it laid out anew. A frame is known by its checksum, so a damaged header or length costs no
-frame: the reader finds them by trying every place.
+frame: the reader finds them by trying every place. The buffer's checksum tells in one go that none of this is needed;
+where a damaged frame stays, it is written so that it does not hold.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Final
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sequence_store.frame import Codecs, Fault, Owner, Sealed, UnreadableFrame, is_format
+from sequence_store.frame import MIN_FRAME_BYTES, Codecs, Fault, Owner, Sealed, UnreadableFrame, is_format
+from sequence_store.joined import Ints, Joined
 from sequence_store.ring import Version, new_incarnation
 
-VERSION: Final = 0x02
-_FIELDS = struct.Struct(">BIIIIHI")
+Bools = NDArray[np.bool_]
+
+VERSION: Final = 0x03
+_FIELDS = struct.Struct(">BIHIIIHI")
 HEADER_BYTES: Final = _FIELDS.size + 4
 MAX_SEARCHED_BYTES: Final = 4 * 1024 * 1024
 """In a damaged ring that is larger, frames are not searched for."""
-_FOREIGN: Final = (Fault.FOREIGN_VERSION, Fault.FOREIGN_CODEC)
 _LOOKS_A_BYTE, _LOOK_OVERHEAD = 8, 80
 _PLACES_AT_ONCE = 65_536
+_DIGIT: Final = [bytes((length,)) for length in range(0x80)]
 _MOST_DIGITS: Final = 4
 """Of a frame's length."""
 
@@ -47,34 +54,31 @@ _REDIS_STRING_BYTES = 6
 """What Redis keeps with a string of this size: 5 bytes before it, 1 behind."""
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """What the first bytes of a ring say. ``pointer`` counts from the start of the buffer."""
 
     generation: int
     incarnation: int
-    count: int
+    checksum: int
+    count: int  # type: ignore[assignment]  # of entries: tuple.count is of no use here
     pointer: int
     live: int
     room: int
 
     def pack(self, owner: Owner) -> bytes:
         """Return the stored form."""
-        numbers = (self.generation, self.incarnation, self.count, self.pointer, self.live, self.room)
-        fields = _FIELDS.pack(VERSION, *numbers)
+        fields = _FIELDS.pack(VERSION, *self)
         return fields + owner.ring_checksum(fields)
 
     @classmethod
     def unpack(cls, value: bytes, owner: Owner) -> Header | None:
         """Return the header of a ring; None if it is damaged, or not of this owner."""
-        fields, checksum = value[: _FIELDS.size], value[_FIELDS.size : HEADER_BYTES]
-        if len(value) < HEADER_BYTES or value[0] != VERSION or owner.ring_checksum(fields) != checksum:
+        if len(value) < HEADER_BYTES or value[0] != VERSION or not owner.is_ring(value[:HEADER_BYTES]):
             return None
-        return cls(*_FIELDS.unpack(fields)[1:])
+        return cls(*_FIELDS.unpack_from(value)[1:])
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A ring's value as a reader found it: what a change to it rests on.
 
     Attributes
@@ -83,16 +87,34 @@ class Found:
         The first bytes of the value; empty where there was none, or one that was emptied.
     header
         None where there was no ring, it was emptied, or it is damaged: then it is laid out anew.
-    buffer_bytes
-        Room for frames.
-    frames
-        Those to keep, oldest first.
+    straight
+        The buffer from the pointer around to the pointer, so that the newest frame stands last; without a header, the
+        frames to keep alone.
+    starts
+        Where in ``straight`` each frame to keep begins, oldest first.
+    is_sound
+        Whether none of them is damaged.
     """
 
     expected: bytes = b""
     header: Header | None = None
-    buffer_bytes: int = 0
-    frames: tuple[bytes, ...] = ()
+    straight: bytes = b""
+    starts: Sequence[int] = ()
+    is_sound: bool = True
+
+    @property
+    def frames(self) -> tuple[bytes, ...]:
+        """The frames to keep, oldest first."""
+        ends = (*self.starts[1:], len(self.straight))
+        places = (_record_before(self.straight, end) for end in ends)
+        return tuple(self.straight[start:frame_end] for start, frame_end in places)
+
+    @classmethod
+    def of_frames(cls, expected: bytes, frames: Sequence[bytes]) -> Found:
+        """Return a ring whose header is damaged, and of which ``frames`` are left."""
+        records = [_record(frame) for frame in frames]
+        starts = accumulate(map(len, records[:-1]), initial=0) if records else ()
+        return cls(expected, None, b"".join(records), tuple(starts))
 
 
 @dataclass(frozen=True)
@@ -149,27 +171,33 @@ def parse(value: bytes, owner: Owner, codecs: Codecs, capacity: int) -> Held:
     buffer = value[HEADER_BYTES:]
     wanted = 0 if header is None else min(header.live, capacity)
     walked = _walk(buffer, header, wanted, owner, codecs) if header else _Walked()
-    if header is not None and walked.is_straight(header.count):
-        found = Found(value[:HEADER_BYTES], header, len(buffer), tuple(reversed(walked.kept)))
+    # Overwritten frames may still stand in the room that a ring has to spare.
+    window = range(max(0, header.count - capacity), header.count) if header else range(0)
+    is_straight = header is not None and walked.is_in_order(header.count)
+    if (
+        header is not None
+        and is_straight
+        and (is_sound(header, walked.straight, owner) or (not walked.faults and walked.is_within(window)))
+    ):
+        found = Found(value[:HEADER_BYTES], header, walked.straight, tuple(reversed(walked.starts)))
         version = Version(owner.generation, header.count, header.incarnation, found)
         return Held(version, tuple(reversed(walked.frames)), tuple(walked.faults), walked.unknown_tags)
     # Damaged, or perhaps: a wrong length hides the frames behind it, a wrong header all of them.
     searched = {frame.sequence: frame for frame in _search(buffer, owner, codecs)}
     count = max(searched, default=-1) + 1 if header is None else header.count
-    # Overwritten ones may still stand in the room that a ring has to spare.
     window = range(max(0, count - capacity), count)
-    met = {frame.sequence for frame in walked.frames}
+    is_hidden = any(one in window for one in searched.keys() - {frame.sequence for frame in walked.frames})
     frames: tuple[Sealed, ...]
     faults: tuple[Fault, ...]
     unknown: frozenset[int]
-    if header is not None and walked.is_in_order(count) and not any(one in window for one in searched.keys() - met):
+    if header is not None and walked.is_in_order(count) and walked.is_within(window) and not is_hidden:
         # Nothing is hidden: the frames that can't be read stand where they belong, and may be a later release's.
         frames, faults, unknown = tuple(reversed(walked.frames)), tuple(walked.faults), walked.unknown_tags
-        found = Found(value[:HEADER_BYTES], header, len(buffer), tuple(reversed(walked.kept)))
+        found = Found(value[:HEADER_BYTES], header, walked.straight, tuple(reversed(walked.starts)), is_sound=False)
     else:
         sound = searched | {frame.sequence: frame for frame in walked.frames}
         frames = tuple(sound[sequence] for sequence in sorted(sound) if sequence in window)
-        found = Found(value[:HEADER_BYTES], None, len(buffer), tuple(frame.frame for frame in frames))
+        found = Found.of_frames(value[:HEADER_BYTES], [frame.frame for frame in frames])
         faults, unknown = (Fault.HEADER,), frozenset()
         if header is not None:
             all_there = [frame.sequence for frame in frames[-wanted:]] == list(range(count - wanted, count))
@@ -180,27 +208,50 @@ def parse(value: bytes, owner: Owner, codecs: Codecs, capacity: int) -> Held:
 
 def append(version: Version, found: Found, frame: bytes, owner: Owner, capacity: int) -> Change:
     """Return the change that appends ``frame`` to the ring at ``version``, keeping ``capacity`` frames at most."""
-    kept = found.frames[max(0, len(found.frames) + 1 - capacity) :]
+    starts, straight, header = found.starts, found.straight, found.header
+    kept = min(len(starts), capacity - 1)
+    kept_at = starts[-kept] if kept else len(straight)
     record = _record(frame)
-    needed = sum(_record_bytes(len(one)) for one in kept) + len(record)
-    header, room = found.header, found.buffer_bytes
-    # Smaller only where it will stay so: a ring that changes its size writes all of itself.
-    if header is None or not needed <= room <= _room(needed + needed // 8, len(kept) + 1, capacity):
-        return lay_out(found, [*kept, frame], version.count + 1, owner, capacity)
-    start = header.pointer
+    needed = len(straight) - kept_at + len(record)
+    if header is None or not _fits(header.room, needed, kept + 1, capacity):
+        return _laid_out(found, straight[kept_at:] + record, kept + 1, version.count + 1, owner, capacity)
+    start, room = header.pointer, header.room
+    end = start + len(record)
+    checksum = zlib.crc32(record, zlib.crc32(memoryview(straight)[len(record) :], owner.ring_seed))
+    after = Header(
+        owner.generation,
+        header.incarnation,
+        checksum if found.is_sound else _broken(checksum),
+        version.count + 1,
+        end % room,
+        kept + 1,
+        room,
+    ).pack(owner)
+    if end <= room:
+        return Change(found.expected, ((0, after), (HEADER_BYTES + start, record)))
     before_end, from_start = record[: room - start], record[room - start :]
-    after = replace(header, count=version.count + 1, pointer=(start + len(record)) % room, live=len(kept) + 1)
-    patches = [(0, after.pack(owner)), (HEADER_BYTES + start, before_end)]
-    if from_start:
-        patches.append((HEADER_BYTES, from_start))
-    return Change(found.expected, tuple(patches))
+    return Change(found.expected, ((0, after), (HEADER_BYTES + start, before_end), (HEADER_BYTES, from_start)))
+
+
+def _fits(room: int, needed: int, frames: int, capacity: int) -> bool:
+    """Tell whether a buffer of ``room`` bytes stays for ``frames`` that take ``needed`` of them.
+
+    It becomes smaller only where it will stay so: a ring that changes its size writes all of itself.
+    """
+    spare = needed + needed // 8
+    return needed <= room and (room <= spare or room <= _room(spare, frames, capacity))
 
 
 def lay_out(found: Found, frames: Sequence[bytes], count: int, owner: Owner, capacity: int) -> Change:
     """Return the change that replaces what was ``found`` by a ring of ``frames``, oldest first."""
-    records = b"".join(map(_record, frames))
-    room = _room(len(records), len(frames), capacity)
-    header = Header(owner.generation, new_incarnation(), count, len(records) % room, len(frames), room)
+    return _laid_out(found, b"".join(map(_record, frames)), len(frames), count, owner, capacity)
+
+
+def _laid_out(found: Found, records: bytes, frames: int, count: int, owner: Owner, capacity: int) -> Change:
+    room = _room(len(records), frames, capacity)
+    checksum = zlib.crc32(records.rjust(room, b"\0"), owner.ring_seed)
+    checksum = checksum if found.is_sound else _broken(checksum)
+    header = Header(owner.generation, new_incarnation(), checksum, count, len(records) % room, frames, room)
     return Change(found.expected, ((-1, header.pack(owner) + records.ljust(room, b"\0")),))
 
 
@@ -214,23 +265,18 @@ class _Walked:
     """What a walk from the newest frame to the oldest met, in that order."""
 
     frames: list[Sealed] = field(default_factory=list)
-    kept: list[bytes] = field(default_factory=list)
-    """Every frame, readable or not."""
+    straight: bytes = b""
+    """The buffer from the pointer around to the pointer."""
+    starts: list[int] = field(default_factory=list)
+    """Where in it every frame begins, readable or not."""
     faults: list[Fault] = field(default_factory=list)
     unknown_tags: frozenset[int] = frozenset()
     is_whole: bool = True
     """Whether there was room for as many frames as were looked for."""
 
-    def is_straight(self, count: int) -> bool:
-        """Tell whether the walk surely met the frames of the ring: in order, the last readable, none damaged.
-
-        Back from a wrong length among the frames, a walk takes the last of those it passes over for a damaged one.
-        """
-        if any(fault not in _FOREIGN for fault in self.faults):
-            return False
-        if self.kept and (not self.frames or self.frames[-1].frame is not self.kept[-1]):
-            return False
-        return self.is_in_order(count)
+    def is_within(self, window: range) -> bool:
+        """Tell whether it met none but frames of these sequence numbers."""
+        return all(frame.sequence in window for frame in self.frames)
 
     def is_in_order(self, count: int) -> bool:
         """Tell whether there was room for all frames looked for, and what was read of them is in order."""
@@ -242,8 +288,8 @@ def _walk(buffer: bytes, header: Header, number: int, owner: Owner, codecs: Code
     """Walk over ``number`` frames. After a wrong length nothing is readable but by luck, and so is not the last."""
     if header.room != len(buffer):
         return _Walked(is_whole=False)  # cut
-    walked = _Walked()
     straight = buffer[header.pointer :] + buffer[: header.pointer]
+    walked = _Walked(straight=straight)
     end = len(straight)
     for _ in range(number):
         start, frame_end = _record_before(straight, end)
@@ -251,7 +297,7 @@ def _walk(buffer: bytes, header: Header, number: int, owner: Owner, codecs: Code
             walked.is_whole = False
             break
         frame = straight[start:frame_end]
-        walked.kept.append(frame)
+        walked.starts.append(start)
         try:
             walked.frames.append(owner.unseal(frame, codecs))
         except UnreadableFrame as error:
@@ -260,6 +306,63 @@ def _walk(buffer: bytes, header: Header, number: int, owner: Owner, codecs: Code
                 walked.unknown_tags |= {frame[1]}
         end = start
     return walked
+
+
+def straightened(value: bytes, header: Header) -> bytes:
+    """Return the buffer of a ring from the pointer around to the pointer, so that the newest frame stands last."""
+    start = HEADER_BYTES + header.pointer
+    return value[start:] + value[HEADER_BYTES:start]
+
+
+def is_sound(header: Header, straight: bytes, owner: Owner) -> bool:
+    """Tell whether the ``straightened`` buffer of a ring is as it was written, and no frame was damaged before."""
+    return zlib.crc32(straight, owner.ring_seed) == header.checksum
+
+
+def _broken(checksum: int) -> int:
+    """Return what to write for the checksum of a buffer with a damaged frame in it: one that does not hold."""
+    return checksum ^ 0xFFFFFFFF
+
+
+def walk_all(buffers: Joined, wanted: Ints) -> tuple[Ints, Ints, Bools]:
+    """Walk over the frames of R buffers at once, each from its newest to its oldest.
+
+    Parameters
+    ----------
+    buffers
+        R ``straightened`` buffers.
+    wanted
+        [R] how many frames to walk over.
+
+    Returns
+    -------
+    tuple
+        [R, K] where each frame begins and where it ends, column 0 the newest, K the most that are wanted; and whether
+        there was room for as many as are wanted [R]. Where there was not, or none is wanted, places are 0.
+    """
+    most = int(wanted.max(initial=0))
+    starts, frame_ends = np.zeros((2, most, len(wanted)), np.int64)
+    octets, end = buffers.octets, buffers.ends
+    split = np.zeros(len(wanted), np.bool_)
+    for place in range(most):
+        at = np.maximum(end - 1, 0)
+        length = octets[at].astype(np.int64)
+        if length.max(initial=0) >= 0x80:
+            # Few lengths have more than one digit.
+            shift, more, length = 7, length >= 0x80, length & 0x7F
+            while more.any() and shift < 7 * _MOST_DIGITS:
+                at = np.maximum(at - more, 0)
+                digit = octets[at].astype(np.int64)
+                length = np.where(more, length | (digit & 0x7F) << shift, length)
+                more, shift = more & (digit >= 0x80), shift + 7
+            split |= more & (place < wanted)
+        end = at - length
+        starts[place], frame_ends[place] = end, at
+    fits = (starts >= buffers.starts) & (frame_ends - starts >= MIN_FRAME_BYTES)
+    walked = np.arange(most)[:, None] < wanted
+    whole = (fits | ~walked).all(axis=0) & ~split
+    walked &= whole
+    return (starts * walked).T, (frame_ends * walked).T, whole
 
 
 def _search(buffer: bytes, owner: Owner, codecs: Codecs) -> list[Sealed]:
@@ -310,11 +413,7 @@ def _candidates(around: bytes, codecs: Codecs) -> Iterator[tuple[int, int]]:
 def _record(frame: bytes) -> bytes:
     """Return a frame followed by its length."""
     length = len(frame)
-    return frame + (bytes((length,)) if length < 0x80 else bytes(_digits(length)))
-
-
-def _record_bytes(frame_bytes: int) -> int:
-    return frame_bytes + max(1, -(-frame_bytes.bit_length() // 7))
+    return frame + (_DIGIT[length] if length < 0x80 else bytes(_digits(length)))
 
 
 def _digits(length: int) -> Iterator[int]:

@@ -14,13 +14,13 @@ from redis.exceptions import NoScriptError, ResponseError
 from contracts.errors import OutcomeUnknown, StoreError, StoreUnavailable
 from sequence_store import outbox, packed, registry
 from sequence_store.codec import Codec
-from sequence_store.frame import Owner
 from sequence_store.keys import DEFAULT_BUCKETS, Keys, check_member_id
 from sequence_store.layout import Layout
 from sequence_store.registry import Registered
 from sequence_store.retention import Retention
-from sequence_store.ring import Append, AppendOutcome, Cursor, Ring
-from sequence_store.sealing import change_of
+from sequence_store.ring import Append, AppendOutcome, Cursor
+from sequence_store.rings import Rings, RingValue
+from sequence_store.sealing import changes_of
 from sequence_store.wire import Command, Wire, checked, connect
 
 APPEND_SCRIPT: Final = Path(__file__).with_name("append.lua").read_bytes()
@@ -86,7 +86,7 @@ class RedisRingStore:
         self._writing = Codec(layout), False
         self._unknown_tags: frozenset[int] = frozenset()
 
-    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring | StoreError]:
+    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> Rings:
         """Read rings as ``RingStore.read`` says. A second round trip is made where the registered codecs changed."""
         if len(member_ids) != len(now_ms):
             raise ValueError(f"{len(member_ids)} member_ids but {len(now_ms)} now_ms: give one time a member")
@@ -101,17 +101,20 @@ class RedisRingStore:
         *found, epoch = self._wire.exchange(commands, writes=False)
         self._keep_up(epoch)
         generations = dict(zip(distinct, found, strict=False))
-        replies = list(zip(map(generations.__getitem__, buckets), found[len(distinct) :], strict=True))
-        rings, unknown = self._rings(member_ids, now_ms, replies)
-        if unknown - self._unknown_tags:
+        values = [
+            _ring_value(generations[bucket], reply, member_id)
+            for bucket, reply, member_id in zip(buckets, found[len(distinct) :], member_ids, strict=True)
+        ]
+        rings = self._rings(member_ids, now_ms, values)
+        if rings.unknown_tags - self._unknown_tags:
             # On a cluster, the epoch may have been read before the rings were.
             try:
                 (epoch,) = self._wire.exchange([registry.epoch_command(keys)], writes=False)
                 if self._keep_up(epoch):
-                    rings, unknown = self._rings(member_ids, now_ms, replies)
+                    rings = self._rings(member_ids, now_ms, values)
             except StoreUnavailable:
                 return rings  # all that is known by now
-            self._unknown_tags |= unknown
+            self._unknown_tags |= rings.unknown_tags
         return rings
 
     def append(self, appends: Sequence[Append]) -> list[AppendOutcome | StoreError]:
@@ -119,12 +122,12 @@ class RedisRingStore:
         outcomes: dict[int, AppendOutcome | StoreError] = {}
         commands: dict[int, Command] = {}
         codec, introduced = self._writing
-        for number, append in enumerate(appends):
-            try:
-                change = change_of(append, self._keys.tenant, codec, self._retention.capacity)
+        changes = changes_of(appends, self._keys.tenant, codec, self._retention.capacity)
+        for number, (append, change) in enumerate(zip(appends, changes, strict=True)):
+            if isinstance(change, StoreError):
+                outcomes[number] = change
+            else:
                 commands[number] = self._append_command(append, change)
-            except StoreError as error:
-                outcomes[number] = error
         if commands and not introduced:
             self._introduce(codec)
         replies = self._send(commands)
@@ -180,22 +183,10 @@ class RedisRingStore:
         self.close()
 
     def _rings(
-        self, member_ids: Sequence[str], now_ms: Sequence[int], replies: Sequence[tuple[Any, Any]]
-    ) -> tuple[list[Ring | StoreError], frozenset[int]]:
-        """Return the rings, and the tags of the codecs that are not known."""
-        codecs, retention, tenant = self._registered.codecs, self._retention, self._keys.tenant
-        rings: list[Ring | StoreError] = []
-        unknown: set[int] = set()
-        for member_id, now, reply in zip(member_ids, now_ms, replies, strict=True):
-            try:
-                generation, value = _generation_and_value(reply, member_id)
-            except StoreError as error:
-                rings.append(error)
-                continue
-            held = packed.parse(value, Owner(tenant, member_id, generation), codecs, retention.capacity)
-            unknown.update(held.unknown_tags)
-            rings.append(Ring(member_id, held.version, held.frames, held.faults, now - retention.ttl_ms))
-        return rings, frozenset(unknown)
+        self, member_ids: Sequence[str], now_ms: Sequence[int], values: Sequence[RingValue | StoreError]
+    ) -> Rings:
+        codecs, tenant = self._registered.codecs, self._keys.tenant
+        return Rings(tenant, member_ids, now_ms, values, codecs, self._retention)
 
     def _append_command(self, append: Append, change: packed.Change) -> Command:
         bucket = self._keys.bucket(append.member_id)
@@ -246,17 +237,18 @@ class RedisRingStore:
             self._writing = codec, True
 
 
-def _generation_and_value(replies: tuple[Any, Any], member_id: str) -> tuple[int, bytes]:
-    """Return what the replies to a read say: the bucket's generation, and the ring's value. Raises StoreError."""
-    for reply in replies:
+def _ring_value(generation: Any, value: Any, member_id: str) -> RingValue | StoreError:
+    """Return what the replies to a read say: the bucket's generation and the ring's value, or why they do not."""
+    for reply in (generation, value):
         if isinstance(reply, StoreError):
-            raise reply
+            return reply
         if isinstance(reply, ResponseError):
-            raise StoreUnavailable(f"Redis refuses to read the ring of member {member_id!r}: {reply}") from reply
-    generation, value = replies
+            refused = StoreUnavailable(f"Redis refuses to read the ring of member {member_id!r}: {reply}")
+            refused.__cause__ = reply
+            return refused
     try:
-        return int(generation or 0), value or b""
+        return RingValue(int(generation or 0), value or b"")
     except ValueError:
-        raise StoreError(
+        return StoreError(
             f"the generation key of member {member_id!r} holds {generation[:40]!r} instead of a number; delete it"
-        ) from None
+        )

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from contracts.errors import StoreError
 from sequence_store.avro import Longs
 from sequence_store.entry import Entry
 from sequence_store.frame import Fault, Sealed, UnreadableFrame, cycle_hash
 from sequence_store.mask import accepted
+
+if TYPE_CHECKING:
+    from sequence_store.rings import Rings
 
 EXPIRED = "expired"
 
@@ -43,8 +46,11 @@ class Version:
 
 
 def new_incarnation() -> int:
-    """Return a random number of 31 bits, not 0, for a ring that is laid out."""
-    return 1 + secrets.randbelow(2**31 - 1)
+    """Return a random number of 16 bits, not 0, for a ring that is laid out.
+
+    It need not be unique: to be taken for another ring, a ring must have the same content as well.
+    """
+    return 1 + secrets.randbelow(2**16 - 1)
 
 
 class Ring:
@@ -170,10 +176,11 @@ class Cursor:
 class RingStore(Protocol):
     """A store of rings, one a member, and an outbox, under one tenant. Safe to share between threads."""
 
-    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring | StoreError]:
+    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> Rings:
         """Read the rings of ``member_ids``, in that order, in one round trip.
 
-        A StoreError in the result is that member's alone: of a cluster, one node may be away.
+        What comes back is a sequence of Ring, and offers all of them a column at a time, too. A StoreError in it is
+        that member's alone: of a cluster, one node may be away.
 
         Parameters
         ----------

@@ -40,39 +40,56 @@ class Numbers:
         self._first_code = np.arange(len(group.columns)) * 256
         self._values = self._all_values() if group.storage == "uint8" else None
 
-    def to_bytes(self, values: FloatArray) -> bytes:
-        """Return ``values``, one a column, as they are kept. Raises StoreError if they are no such array of floats."""
+    def to_rows(self, values: FloatArray) -> NDArray[np.uint8]:
+        """Return ``values`` [N, columns] as they are kept: [N, ``size``] bytes.
+
+        Raises StoreError if they are no such array of floats.
+        """
         group, array = self._group, np.asarray(values)
-        if array.shape != (len(group.columns),):
+        if array.ndim != 2 or array.shape[1] != len(group.columns):
             raise StoreError(
-                f"entry: float group {group.name!r} has shape {array.shape}, its layout has ({len(group.columns)},)"
+                f"entry: float group {group.name!r} has shape {array.shape[1:]}, its layout has ({len(group.columns)},)"
             )
         if array.dtype.kind != "f":
             raise StoreError(f"entry: float group {group.name!r} is {array.dtype}; give floats")
         with np.errstate(over="ignore"):
             if self._furthest is not None:
-                return self._codes(array, self._furthest).tobytes()
-            if group.storage == "float16":
-                array = np.minimum(np.maximum(array, -_FLOAT16_MAX), _FLOAT16_MAX)
-            return array.astype(self._dtype).tobytes()
+                stored: NDArray[Any] = self._codes(array, self._furthest)
+            elif group.storage == "float16":
+                stored = np.minimum(np.maximum(array, -_FLOAT16_MAX), _FLOAT16_MAX).astype(self._dtype)
+            else:
+                stored = array.astype(self._dtype)
+        return np.ascontiguousarray(stored).view(np.uint8).reshape(len(array), self.size)
+
+    def from_rows(self, raw: NDArray[np.uint8]) -> FloatArray:
+        """Return the read-only values [N, columns] of ``raw`` [N, ``size``].
+
+        They are float32 with a scaled storage type, else of the type itself.
+        """
+        stored = np.ascontiguousarray(raw).view(self._dtype)
+        values: FloatArray
+        if self._furthest is None:
+            values = stored
+        elif self._values is not None:
+            values = self._values.take(self._first_code + stored)
+        else:
+            values = (self._centres + self._steps * _steps_of(stored, self._furthest)).astype(np.float32)
+        values.flags.writeable = False
+        return values
+
+    def to_bytes(self, values: FloatArray) -> bytes:
+        """Return ``values``, one a column, as they are kept. Raises StoreError if they are no such array of floats."""
+        return self.to_rows(np.asarray(values)[None]).tobytes()
 
     def from_bytes(self, raw: bytes) -> FloatArray:
-        """Return the read-only values: float32 with a scaled storage type, else of the type itself.
+        """Return the read-only values, one a column, as ``from_rows`` does.
 
         Raises ValueError if ``raw`` has another length than they take.
         """
         if len(raw) != self.size:
             group = self._group
             raise ValueError(f"float group {group.name!r}: {len(raw)} bytes, {len(group.columns)} {group.storage}")
-        stored = np.frombuffer(raw, self._dtype)
-        if self._furthest is None:
-            return stored
-        values: FloatArray
-        if self._values is not None:
-            values = self._values.take(self._first_code + stored)
-        else:
-            values = (self._centres + self._steps * _steps_of(stored, self._furthest)).astype(np.float32)
-        values.flags.writeable = False
+        values: FloatArray = self.from_rows(np.frombuffer(raw, np.uint8)[None])[0]
         return values
 
     def _codes(self, array: FloatArray, furthest: int) -> NDArray[np.integer[Any]]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -25,10 +26,11 @@ from contracts.spec import Spec
 from models.artifact import Artifact, load_artifact
 from models.encoding import to_float32
 from models.prompts import make_prompts
-from models.steps import Floats
+from models.steps import Bools, Floats
 from models.utility import rewards_of
 from sequence_store.entry import Entry
 from sequence_store.ring import Append, AppendOutcome, Ring, RingStore, Version
+from sequence_store.rings import Rings
 from sequence_store.storage import rounded
 from serve import answers as answers_of
 from serve.answers import Answer
@@ -72,7 +74,14 @@ class Read:
     """What both stores said of members who are to be decided."""
 
     features: NDArray[np.float64]  # [B, F]
-    rings: Sequence[Ring]
+    rings: Rings
+    numbers: Sequence[int]
+    """Which B of the rings they are."""
+
+    @cached_property
+    def versions(self) -> list[Version]:
+        """What appends to them rest on."""
+        return [self.rings.version(number) for number in self.numbers]
 
 
 class Engine:
@@ -124,16 +133,17 @@ class Engine:
         probe = DecisionRequest("\x00warm-up", "warm-up", (), self._now_ms(), self.spec.prompt)
         try:
             features = self._features.read([probe.member_id], [probe.at_ms]).values
-            rings = [ring for ring in self._rings.read([probe.member_id], [probe.at_ms]) if isinstance(ring, Ring)]
+            rings = self._rings.read([probe.member_id], [probe.at_ms])
         except StoreError as error:
             logger.warning("warm-up without stores: %s", error)
             return
-        if not rings:
-            logger.warning("warm-up without rings")
+        if rings.error(0) is not None:
+            logger.warning("warm-up without rings: %s", rings.error(0))
             return
         n = len(self.artifact.encoder.columns)
         steps = self._history.steps(
             rings,
+            [0],
             np.zeros((1, n), np.float32),
             np.ones((1, len(self.spec.actions)), np.bool_),
             [probe.at_ms],
@@ -202,18 +212,19 @@ class Engine:
             for i in turn:
                 answers[i] = answers_of.fallback(self.artifact, requests[i], str(error))
             return []
-        open_: dict[int, Ring] = {}
-        for row, (i, ring) in enumerate(zip(turn, rings, strict=True)):
-            if isinstance(ring, StoreError):
-                answers[i] = answers_of.fallback(self.artifact, requests[i], f"rings could not be read: {ring}")
-            elif (entry := ring.cycle(requests[i].cycle_id)) is not None:
+        open_: list[int] = []
+        decided_before = rings.cycles([request.cycle_id for request in batch])
+        for row, (i, entry) in enumerate(zip(turn, decided_before, strict=True)):
+            if (unread := rings.error(row)) is not None:
+                answers[i] = answers_of.fallback(self.artifact, requests[i], f"rings could not be read: {unread}")
+            elif entry is not None:
                 answers[i] = answers_of.replayed(requests[i], entry)
             else:
-                open_[row] = ring
+                open_.append(row)
         if not open_:
             return []
         fresh = [batch[row] for row in open_]
-        kept = Read(features[list(open_)], list(open_.values()))
+        kept = Read(features[open_], rings, open_)
         decided, appends = self._compute(fresh, kept)
         refused: list[int] = []
         unknown: list[int] = []
@@ -231,7 +242,7 @@ class Engine:
             answers[i] = answer
         return refused
 
-    def _read(self, batch: Sequence[DecisionRequest]) -> tuple[NDArray[np.float64], list[Ring | StoreError]]:
+    def _read(self, batch: Sequence[DecisionRequest]) -> tuple[NDArray[np.float64], Rings]:
         """Read features [B, F] and rings of all members side by side, each under its deadline. Raises StoreError."""
         members, times = [request.member_id for request in batch], [request.at_ms for request in batch]
         started = time.monotonic()
@@ -245,10 +256,11 @@ class Engine:
         """Score, decide and build entries for a batch whose reads are there."""
         artifact = self.artifact
         features = artifact.encoder.encode_features(tuple(self._column), read.features)
-        capped = np.asarray([self._at_cap(request, ring) for request, ring in zip(batch, read.rings, strict=True)])
+        capped = self._at_cap(batch, read)
         top = pick_candidates(artifact, batch, features, capped)
         counters = self._counters(read.features)
-        steps = self._history.steps(read.rings, top.states, top.eligible, [r.at_ms for r in batch], counters)
+        times_ms = [request.at_ms for request in batch]
+        steps = self._history.steps(read.rings, read.numbers, top.states, top.eligible, times_ms, counters)
         prompts = make_prompts(self.spec.reward_names, [request.prompt for request in batch])
         decisions = artifact.policy.act(steps, prompts)
         # As the ring keeps them: a replay answers the same bit for bit, and the action taken fits what is answered.
@@ -276,11 +288,11 @@ class Engine:
                 "probabilities": probabilities[i],
             }
             eligible = np.flatnonzero(top.eligible[i]).tolist()
-            entry = self._entry(request, candidate, read.rings[i].version, action, eligible, floats)
+            entry = self._entry(request, candidate, read.versions[i], action, eligible, floats)
             history_used = int(steps.valid[i].sum()) - 1
             answers.append(answers_of.decided(artifact, request, entry, decisions, i, history_used))
             row = log_row(self.spec, request, candidate, entry, propensity)
-            appends.append(Append(request.member_id, read.rings[i].version, entry, row))
+            appends.append(Append(request.member_id, read.versions[i], entry, row))
         return answers, appends
 
     def _append(self, appends: Sequence[Append]) -> Sequence[AppendOutcome | StoreError]:
@@ -312,13 +324,16 @@ class Engine:
             return answers_of.fallback(self.artifact, request, "the append was lost with its connection")
         return answers_of.replayed(request, entry)
 
-    def _at_cap(self, request: DecisionRequest, ring: Ring) -> bool:
+    def _at_cap(self, batch: Sequence[DecisionRequest], read: Read) -> Bools:
+        """Return which members [B] got as many sends in the 24 hours before as they may."""
         cap = self.spec.limits.sends_per_day
         if cap is None:
-            return False
-        since = request.at_ms - DAY_MS
-        sends = sum(step.action != 0 and since < step.at_ms for step in ring.longs)
-        return sends >= cap
+            return np.zeros(len(batch), np.bool_)
+        since = np.asarray([request.at_ms - DAY_MS for request in batch])[:, None]
+        longs = read.rings.longs
+        sends = longs.there & (longs.action != 0)
+        capped: Bools = (sends[read.numbers] & (since < longs.at_ms[read.numbers])).sum(axis=1) >= cap
+        return capped
 
     def _counters(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         return features[:, [self._column[name] for name in self.spec.counter_features]]

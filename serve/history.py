@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import StoreError
 from contracts.spec import MaskedGroup, Spec
 from models.artifact import Artifact
 from models.masking import GROUPS, MaskableColumns, mask_history
 from models.steps import Bools, Floats, Steps
+from sequence_store.columns import EntryColumns
 from sequence_store.entry import Entry
+from sequence_store.joined import Ints
 from sequence_store.layout import SCALED, FloatGroup, Layout
 from sequence_store.mask import accepted
 from sequence_store.ring import Ring
+from sequence_store.rings import Rings
+from sequence_store.storage import FloatArray
 
 DISTORTION: Final = 0.01
 """Largest rounding error that float16 may make, in standard deviations of the column."""
@@ -104,6 +109,7 @@ class HistoryReader:
         self._columns = artifact.encoder.columns
         self._maskable = MaskableColumns.of(artifact.spec, artifact.encoder)
         self._masked_groups: dict[str, tuple[MaskedGroup, ...]] = {}
+        self._accepts: dict[str, bool] = {}
         self._plans: dict[bytes, Plan] = {}
 
     def history(self, ring: Ring) -> tuple[Entry, ...]:
@@ -115,47 +121,89 @@ class HistoryReader:
         found = (
             entry
             for entry in ring.newest()
-            if accepted(entry.mask_key, self._spec.ring.accept) and self._plan(entry).action(entry) >= 0
+            if self._is_accepted(entry.mask_key) and self._plan(entry.layout).actions[entry.action] >= 0
         )
         return tuple(reversed(list(itertools.islice(found, wanted))))
 
     def steps(
         self,
-        rings: Sequence[Ring],
+        rings: Rings,
+        numbers: Sequence[int],
         states: Floats,  # [B, S]
         eligible: Bools,  # [B, A]
         times_ms: Sequence[int],
         counters: NDArray[np.float64],  # [B, C] as read now, NaN = missing
     ) -> Steps:
-        """Return B windows of T steps whose last step is the one to decide; ``ring.masked`` groups are not known."""
-        b, t = len(rings), self._spec.context_length
-        histories = [self.history(ring) for ring in rings]
-        all_states = np.zeros((b, t, states.shape[1]), np.float32)
-        actions = np.zeros((b, t), np.int64)
-        rewards = np.zeros((b, t, len(self._spec.rewards)), np.float32)
-        all_eligible = np.zeros((b, t, len(self._spec.actions)), np.bool_)
-        all_times = np.zeros((b, t), np.int64)
-        masked = {group: np.zeros((b, t), np.bool_) for group in GROUPS if self._spec.ring.masked}
-        all_states[:, -1], all_eligible[:, -1], all_times[:, -1] = states, eligible, times_ms
-        for i, (ring, entries) in enumerate(zip(rings, histories, strict=True)):
-            for place, entry in zip(range(t - 1 - len(entries), t - 1), entries, strict=True):
-                plan = self._plan(entry)
-                all_states[i, place] = plan.state(entry)
-                actions[i, place] = plan.action(entry)
-                all_eligible[i, place] = plan.eligible(entry)
-                all_times[i, place] = entry.at_ms
-                if entry.sequence + 1 == ring.version.count:
-                    later = counters[i]
-                else:
-                    successor = ring.at(entry.sequence + 1)
-                    later = plan.no_counters if successor is None else self._plan(successor).counters(successor)
-                rewards[i, place] = plan.rewards(entry, later)
-                for group in self._masked_of(entry.mask_key) if masked else ():
-                    masked[group][i, place] = True
-        used = np.asarray([len(entries) for entries in histories])
-        valid = np.arange(t)[None, :] >= (t - 1 - used)[:, None]
-        steps = Steps(all_states, actions, rewards, all_eligible, all_times, valid)
-        return mask_history(steps, masked, self._maskable) if masked else steps
+        """Return a window of T steps for each of the B rings ``numbers``, whose last step is the one to decide.
+
+        ``ring.masked`` groups are not known. Raises the StoreError of a ring that could not be read.
+        """
+        b, t = len(numbers), self._spec.context_length
+        history = _History(b, t - 1, states.shape[1], self._spec)
+        for entries, rows, places in self._entries(rings, numbers):
+            history.put(entries, rows, t - 2 - places, self._plan(entries.layout))
+        versions = [rings.version(number) for number in numbers]
+        unsettled = history.settle(np.asarray([version.count for version in versions]), counters)
+        for row, place in unsettled:
+            self._settle(history, rings[numbers[row]], row, place)
+        masked = self._masked(history) if self._spec.ring.masked else None
+
+        def with_last(past: NDArray[Any], last: Any) -> NDArray[Any]:
+            return np.concatenate([past, np.asarray(last, past.dtype)[:, None]], axis=1)
+
+        steps = Steps(
+            with_last(history.states, states),
+            with_last(history.actions, np.zeros(b)),
+            with_last(history.rewards, np.zeros((b, len(self._spec.rewards)))),
+            with_last(history.eligible, eligible),
+            with_last(history.times_ms, np.asarray(times_ms).reshape(b)),
+            with_last(history.valid, np.ones(b, np.bool_)),
+        )
+        return steps if masked is None else mask_history(steps, masked, self._maskable)
+
+    def _entries(self, rings: Rings, numbers: Sequence[int]) -> Iterator[tuple[EntryColumns, Ints, Ints]]:
+        """Yield the history of the rings by layout: entries [N], rows [N] of ``numbers``, places [N], 0 the newest."""
+        row_of = np.full(len(rings), -1)
+        row_of[list(numbers)] = np.arange(len(numbers))
+        taken = rings.newest(self._spec.context_length - 1)
+        others: set[int] = set()
+        for found in taken:
+            known = self._plan(found.entries.layout).actions[found.entries.action] >= 0
+            known &= np.fromiter(map(self._is_accepted, found.entries.mask_key), np.bool_, len(found.entries))
+            others.update(row_of[found.ring[~known]].tolist())
+        # Where one of the newest is no history, older ones may be.
+        others.discard(-1)
+        by_layout: dict[Layout, list[tuple[Entry, int, int]]] = {}
+        for row in others:
+            ring = rings[numbers[row]]
+            assert isinstance(ring, Ring)
+            for place, entry in enumerate(reversed(self.history(ring))):
+                by_layout.setdefault(entry.layout, []).append((entry, row, place))
+        for found in taken:
+            rows = row_of[found.ring]
+            kept = np.flatnonzero((rows >= 0) & ~np.isin(rows, list(others)))
+            entries = found.entries if len(kept) == len(rows) else found.entries.take(kept)
+            yield entries, rows[kept], found.place[kept]
+        for listed in by_layout.values():
+            of_layout, in_rows, at_places = zip(*listed, strict=True)
+            yield EntryColumns.of(of_layout), np.asarray(in_rows), np.asarray(at_places)
+
+    def _settle(self, history: _History, ring: Ring | StoreError, row: int, place: int) -> None:
+        """Let the rewards of a step be known by its successor, which the model does not see."""
+        assert isinstance(ring, Ring)
+        successor = ring.at(int(history.sequences[row, place]) + 1)
+        if successor is not None:
+            later = self._plan(successor.layout).counters(EntryColumns.of([successor]))
+            history.earn(np.asarray([row]), np.asarray([place]), later)
+
+    def _masked(self, history: _History) -> dict[MaskedGroup, Bools]:
+        """Return the groups that the model is not shown, each [B, T]."""
+        b, past = history.valid.shape
+        masked = {group: np.zeros((b, past + 1), np.bool_) for group in GROUPS}
+        for row, place in zip(*np.nonzero(history.valid), strict=True):
+            for group in self._masked_of(history.mask_keys[row, place]):
+                masked[group][row, place] = True
+        return masked
 
     def _masked_of(self, mask_key: str) -> tuple[MaskedGroup, ...]:
         """Return the groups that the model is not shown of entries under ``mask_key``."""
@@ -165,58 +213,135 @@ class HistoryReader:
             self._masked_groups[mask_key] = tuple(sorted(found))
         return self._masked_groups[mask_key]
 
-    def _plan(self, entry: Entry) -> Plan:
-        plan = self._plans.get(entry.layout.fingerprint)
+    def _is_accepted(self, mask_key: str) -> bool:
+        is_accepted = self._accepts.get(mask_key)
+        if is_accepted is None:
+            is_accepted = self._accepts[mask_key] = accepted(mask_key, self._spec.ring.accept)
+        return is_accepted
+
+    def _plan(self, layout: Layout) -> Plan:
+        plan = self._plans.get(layout.fingerprint)
         if plan is None:
-            plan = self._plans[entry.layout.fingerprint] = Plan(entry.layout, self._spec, self._columns)
+            plan = self._plans[layout.fingerprint] = Plan(layout, self._spec, self._columns)
         return plan
 
 
+class _History:
+    """The steps before the one to decide: arrays [B, P, ...] of P places, the last of which is the newest."""
+
+    def __init__(self, b: int, p: int, columns: int, spec: Spec) -> None:
+        self._reward_counter = reward_counters(spec)
+        self.states = np.zeros((b, p, columns), np.float32)
+        self.actions = np.zeros((b, p), np.int64)
+        self.rewards = np.zeros((b, p, len(spec.rewards)), np.float32)
+        self.eligible = np.zeros((b, p, len(spec.actions)), np.bool_)
+        self.times_ms = np.zeros((b, p), np.int64)
+        self.valid = np.zeros((b, p), np.bool_)
+        self.sequences = np.zeros((b, p), np.int64)
+        self.counters = np.full((b, p, len(spec.counter_features)), np.nan)
+        self.mask_keys = np.zeros((b, p), np.object_)
+
+    def put(self, entries: EntryColumns, rows: Ints, places: Ints, plan: Plan) -> None:
+        """Put entries [N] at ``rows`` and ``places`` [N], with the rewards that they hold."""
+        at = rows, places
+        self.states[at] = plan.states(entries)
+        self.actions[at] = plan.actions[entries.action]
+        self.rewards[at] = plan.rewards(entries)
+        self.eligible[at] = plan.eligible(entries.eligible)
+        self.times_ms[at] = entries.at_ms
+        self.valid[at] = True
+        self.sequences[at] = entries.sequence
+        self.counters[at] = plan.counters(entries)
+        self.mask_keys[at] = [*entries.mask_key]
+
+    def settle(self, counts: Ints, now: NDArray[np.float64]) -> list[tuple[int, int]]:
+        """Let what was earned from one step to the next be known; return the steps whose successor is not here.
+
+        Parameters
+        ----------
+        counts
+            [B] entries appended so far.
+        now
+            [B, C] counters as read now: what the newest entry's are compared with.
+        """
+        if not self._reward_counter.size or not self.valid.size:
+            return []
+        following = np.concatenate([self.sequences[:, 1:], counts[:, None]], axis=1)
+        later = np.concatenate([self.counters[:, 1:], now[:, None]], axis=1)
+        there = np.concatenate([self.valid[:, 1:], np.ones((len(counts), 1), np.bool_)], axis=1)
+        is_next = self.valid & there & (following == self.sequences + 1)
+        later[~is_next] = np.nan
+        rows, places = np.nonzero(self.valid)
+        self.earn(rows, places, later[rows, places])
+        rows, places = np.nonzero(self.valid & ~is_next)
+        return list(zip(rows.tolist(), places.tolist(), strict=True))
+
+    def earn(self, rows: Ints, places: Ints, later: NDArray[np.float64]) -> None:
+        """Let counter rewards [N] be the difference to the counters ``later`` [N, C]."""
+        earned = later - self.counters[rows, places]
+        # A counter that went backwards was reset: what was earned is not known.
+        earned = np.where(earned >= 0.0, earned, np.nan)
+        for reward, counter in self._reward_counter.tolist():
+            self.rewards[rows, places, reward] = earned[:, counter]
+
+
 class Plan:
-    """Where one layout keeps what this deployment reads: positions by name, -1 where it has no such column."""
+    """Where one layout keeps what this deployment reads: positions by name, -1 where it has no such column.
+
+    Attributes
+    ----------
+    actions
+        [layout's actions] index of each in this deployment's actions, -1 if it has no such action.
+    """
 
     def __init__(self, layout: Layout, spec: Spec, columns: Sequence[str]) -> None:
         self._has = {group.name: group.columns for group in layout.groups}
         self._state = _positions(columns, (*self._has.get("state", ()), *self._has.get("scores", ())))
         self._known = _positions(spec.reward_names, self._has.get("rewards", ()))
         self._counters = _positions(spec.counter_features, self._has.get("counters", ()))
-        self._actions = _positions(layout.actions, spec.actions)
+        self.actions = _positions(layout.actions, spec.actions)
         self._n_actions = len(spec.actions)
-        features = [reward.feature if reward.kind == "counter" else None for reward in spec.rewards.values()]
-        self._reward_counter = _positions([feature or "" for feature in features], spec.counter_features)
-        self.no_counters = np.full(len(spec.counter_features), np.nan)
 
-    def state(self, entry: Entry) -> Floats:
-        """State columns [S], NaN where the layout has no such column."""
-        kept = np.concatenate([self._group(entry, "state"), self._group(entry, "scores"), [np.nan]])
-        return kept[self._state].astype(np.float32)
+    def states(self, entries: EntryColumns) -> Floats:
+        """State columns [N, S], NaN where the layout has no such column."""
+        return _by_name([self._group(entries, "state"), self._group(entries, "scores")], self._state).astype(np.float32)
 
-    def action(self, entry: Entry) -> int:
-        """Index of the action in this deployment's actions, -1 if it has no such action."""
-        return int(self._actions[entry.action])
+    def eligible(self, bits: Ints) -> Bools:
+        """Eligible actions [N, A]."""
+        eligible = np.zeros((len(bits), self._n_actions), np.bool_)
+        for index, own in enumerate(self.actions.tolist()):
+            if own >= 0:
+                eligible[:, own] = bits >> index & 1
+        eligible[:, 0] = True
+        return eligible
 
-    def eligible(self, entry: Entry) -> Bools:
-        """Eligible actions [A]."""
-        row = np.zeros(self._n_actions, np.bool_)
-        bits = [own for index, own in enumerate(self._actions) if entry.eligible >> index & 1 and own >= 0]
-        row[[0, *bits]] = True
-        return row
+    def counters(self, entries: EntryColumns) -> NDArray[np.float64]:
+        """Cumulative counters [N, C] as read at the decision, NaN where not kept."""
+        return _by_name([self._group(entries, "counters")], self._counters)
 
-    def counters(self, entry: Entry) -> NDArray[np.float64]:
-        """Cumulative counters [C] as read at the decision, NaN where not kept."""
-        kept: NDArray[np.float64] = np.append(self._group(entry, "counters"), np.nan)[self._counters]
-        return kept
+    def rewards(self, entries: EntryColumns) -> Floats:
+        """Rewards [N, R] that were known at the decision, NaN for the others."""
+        return _by_name([self._group(entries, "rewards")], self._known).astype(np.float32)
 
-    def rewards(self, entry: Entry, later: NDArray[np.float64]) -> Floats:
-        """Rewards [R] of the step: known ones as kept, counters as the difference to ``later`` [C], NaN if unknown."""
-        known = np.append(self._group(entry, "rewards").astype(np.float64), np.nan)[self._known]
-        earned = np.append(later - self.counters(entry), np.nan)
-        # A counter that went backwards was reset: what was earned is not known.
-        earned = np.where(earned >= 0.0, earned, np.nan)[self._reward_counter]
-        return np.where(self._reward_counter >= 0, earned, known).astype(np.float32)
+    def _group(self, entries: EntryColumns, name: str) -> FloatArray:
+        return entries.floats[name] if name in self._has else np.empty((len(entries), 0))
 
-    def _group(self, entry: Entry, name: str) -> NDArray[np.floating]:
-        return entry.floats[name] if name in self._has else np.empty(0, np.float64)
+
+def reward_counters(spec: Spec) -> Ints:
+    """Return (reward, counter) of every counter reward, [K, 2], as places in ``rewards`` and ``counter_features``."""
+    pairs = [
+        (place, spec.counter_features.index(reward.feature))
+        for place, reward in enumerate(spec.rewards.values())
+        if reward.kind == "counter" and reward.feature is not None
+    ]
+    return np.asarray(pairs, np.int64).reshape(-1, 2)
+
+
+def _by_name(groups: Sequence[FloatArray], positions: Ints) -> NDArray[np.float64]:
+    """Return columns [N, P] of ``groups``, each [N, ...], by position; NaN at -1."""
+    unknown = np.full((len(groups[0]), 1), np.nan)
+    kept: NDArray[np.float64] = np.concatenate([*groups, unknown], axis=1)[:, positions]
+    return kept
 
 
 def _positions(wanted: Sequence[str], kept: Sequence[str]) -> NDArray[np.int64]:

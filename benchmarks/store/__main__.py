@@ -75,16 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         console = Console(stderr=True, highlight=False, width=WIDTH)
     members = options.members or (500 if options.quick else MEMBERS)
-    if members < max(FULL.plan.turns):
-        parser.error(f"--members {members}: at least {max(FULL.plan.turns)}")
+    scale = QUICK if options.quick else FULL
+    if members < scale.plan.members:
+        parser.error(f"--members {members}: at least {scale.plan.members}")
     settings = load_settings()
     # A terminated run stops its server on the way out, like an interrupted one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         spec = load_spec(options.spec)
-        results = measure(
-            log.load(spec, settings, members, console), spec.name, QUICK if options.quick else FULL, console
-        )
+        results = measure(log.load(spec, settings, members, console), spec.name, scale, console)
         if not options.quick:
             results.other = _other(settings, console)
     except PacerError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 from unittest.mock import patch
 
 import redis
@@ -15,8 +15,31 @@ from sequence_store import Append, AppendOutcome, Entry, RedisRingStore, Ring
 from sequence_store.codec import Codec
 from sequence_store.keys import Keys
 from sequence_store.registry import use_command
+from sequence_store.rings import Rings as Batch
 from sequence_store.sealing import change_of
 from sequence_store.wire import Command, Wire
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadRings(Sequence[Ring]):
+    """What was read of some rings."""
+
+    rings: Batch
+
+    def __len__(self) -> int:
+        return len(self.rings)
+
+    @overload
+    def __getitem__(self, number: int) -> Ring: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Ring]: ...
+    def __getitem__(self, number: int | slice) -> Ring | list[Ring]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        ring = self.rings[number]
+        if isinstance(ring, StoreError):
+            raise ring
+        return ring
 
 
 class Rings:
@@ -29,19 +52,21 @@ class Rings:
         if codec.dictionary:
             Wire(client).exchange([use_command(Keys(TENANT), codec.dictionary)], writes=False)
 
-    def read(self, members: Sequence[str], now_ms: Sequence[int]) -> Sequence[Ring]:
+    def read(self, members: Sequence[str], now_ms: Sequence[int]) -> ReadRings:
         """Return the rings."""
-        rings = []
-        for ring in self._store.read(members, now_ms):
-            if isinstance(ring, StoreError):
-                raise ring
-            rings.append(ring)
-        return rings
+        return ReadRings(self._store.read(members, now_ms))
+
+    def read_commands(self, member: str) -> list[Command]:
+        """Return the commands that read one ring, but for the epoch that is asked for once a batch."""
+        keys = Keys(TENANT)
+        return [("GET", keys.generation(keys.bucket(member))), ("GET", keys.ring(member))]
 
     def append(self, members: Sequence[str], held: Sequence[Held], entries: Sequence[Entry]) -> None:
         """Append without log rows, which would be the same bytes beside every layout."""
+        assert isinstance(held, ReadRings)
         appends = [
-            Append(member, one.version, entry, None) for member, one, entry in zip(members, held, entries, strict=True)
+            Append(member, held.rings.version(number), entry, None)
+            for number, (member, entry) in enumerate(zip(members, entries, strict=True))
         ]
         must_be_appended([outcome is AppendOutcome.APPENDED for outcome in self._store.append(appends)])
 

@@ -13,12 +13,14 @@ import numpy as np
 from benchmarks.store.bytes_used import BATCH, Loaded, member_id, next_times
 from benchmarks.store.decisions import Decisions
 from benchmarks.store.peers import TENANT, Held, check
-from benchmarks.store.rings import Rings
+from benchmarks.store.rings import ReadRings, Rings
 from benchmarks.store.server import Meter, Server
 from contracts.errors import StoreError
 from sequence_store import Entry
+from sequence_store.joined import Ints
 from sequence_store.keys import Keys
 from sequence_store.registry import epoch_command
+from sequence_store.rings import NewestEntries
 from sequence_store.wire import Wire
 
 BATCHES: Final = (1, 64)
@@ -38,6 +40,11 @@ class Plan:
     repeats: int
     turns: Mapping[int, int]
     """Batch size -> batches a repeat."""
+
+    @property
+    def members(self) -> int:
+        """Members that a contender must have."""
+        return max(batch * turns for batch, turns in self.turns.items())
 
 
 class Contender(Protocol):
@@ -69,18 +76,35 @@ class Decider:
         names = [member_id(number) for number in numbers]
         times = next_times(self._loaded, decisions, numbers)
         rows = [int(self._rng.choice(decisions.runs[number])) for number in numbers]
+        cycle_ids = [f"{decisions.cycle_ids[row]}+" for row in rows]
+        # Made beforehand: what is measured begins with an entry and ends with one.
+        entries = [
+            decisions.entry(row, one.version.count, peer.layout, now)
+            for one, row, now in zip(peer.read(names, times), rows, times, strict=True)
+        ]
 
         def run() -> None:
             held = peer.read(names, times)
-            for one, row, now in zip(held, rows, times, strict=True):
-                look(one, f"{decisions.cycle_ids[row]}+", now)
-            entries = [
-                decisions.entry(row, one.version.count, peer.layout, now)
-                for one, row, now in zip(held, rows, times, strict=True)
-            ]
+            if isinstance(held, ReadRings):
+                look_at_all(held, cycle_ids, times)
+            else:
+                for one, asked, now in zip(held, cycle_ids, times, strict=True):
+                    look(one, asked, now)
             peer.append(names, held, entries)
 
         return run
+
+
+def look_at_all(held: ReadRings, cycle_ids: Sequence[str], now_ms: Sequence[int]) -> tuple[list[NewestEntries], Ints]:
+    """Return what ``look`` does for each ring, a column at a time, as the engine takes it. Raises StoreError."""
+    rings = held.rings
+    decided = [asked for asked, entry in zip(cycle_ids, rings.cycles(cycle_ids), strict=True) if entry is not None]
+    if decided:
+        raise StoreError(f"cycle {decided[0]!r} was never decided, but is there")
+    longs = rings.longs
+    since = np.asarray(now_ms)[:, None] - _DAY_MS
+    sends: Ints = (longs.there & (longs.action != 0) & (since < longs.at_ms)).sum(axis=1)
+    return rings.newest(HISTORY), sends
 
 
 def look(held: Held, cycle_id: str, now_ms: int) -> tuple[list[Entry], int]:
@@ -111,7 +135,7 @@ class Floor:
         check(Wire(ring.client).exchange([("COPY", key, key, "DB", database) for key in copied], writes=True))
         peer = Rings(client, ring.peer.codec, ring.peer.capacity)
         self._wire, self._epoch = Wire(client), epoch_command(keys)
-        self._reads = [("MGET", keys.generation(keys.bucket(name)), keys.ring(name)) for name in names]
+        self._reads = [peer.read_commands(name) for name in names]
         self._appends = []
         for first in range(0, len(names), BATCH):
             numbers = range(first, min(first + BATCH, len(names)))
@@ -122,7 +146,10 @@ class Floor:
 
     def turn(self, numbers: Sequence[int]) -> Turn:
         """Return the batch."""
-        reads = [*(self._reads[number] for number in numbers), self._epoch]
+        # Generations once, as the store asks for them.
+        asked = dict.fromkeys(command for number in numbers for command in self._reads[number])
+        reads = [*asked, self._epoch]
+        self._wire.exchange(reads, writes=False)  # as the others' entries are made
         appends = [self._appends[number] for number in numbers]
 
         def run() -> None:
@@ -169,7 +196,7 @@ def race(contenders: Mapping[str, Contender], server: Server, plan: Plan) -> dic
     for _ in range(plan.repeats):
         for batch in BATCHES:
             for name in rng.permutation(list(contenders)).tolist():
-                turns = [_drawn(contenders[name], batch, rng) for _ in range(plan.turns[batch])]
+                turns = _drawn(contenders[name], batch, plan.turns[batch], rng)
                 server_s, client_s, started = server.cpu_s(), time.process_time(), time.perf_counter()
                 for turn in turns:
                     turn()
@@ -186,8 +213,10 @@ def race(contenders: Mapping[str, Contender], server: Server, plan: Plan) -> dic
     return paces
 
 
-def _drawn(contender: Contender, batch: int, rng: np.random.Generator) -> Turn:
-    return contender.turn(rng.choice(contender.members, batch, replace=False).tolist())
+def _drawn(contender: Contender, batch: int, turns: int, rng: np.random.Generator) -> list[Turn]:
+    """Return batches of members none of whom is in two, so that all can be made ready before the first is run."""
+    drawn = rng.choice(contender.members, (turns, batch), replace=False)
+    return [contender.turn(numbers) for numbers in drawn.tolist()]
 
 
 def _count(contender: Contender, server: Server, rng: np.random.Generator) -> Pace:
@@ -195,7 +224,7 @@ def _count(contender: Contender, server: Server, rng: np.random.Generator) -> Pa
     pace = Pace()
     for batch in BATCHES:
         for _ in range(2):
-            turn = _drawn(contender, batch, rng)
+            (turn,) = _drawn(contender, batch, 1, rng)
             idle = server.network_bytes()
             idle = server.network_bytes() - idle  # what asking costs
             exchanges, network = contender.meter.exchanges, server.network_bytes()

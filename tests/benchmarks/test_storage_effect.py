@@ -36,7 +36,7 @@ from sequence_store.ring import Append, AppendOutcome
 from sequence_store.storage import rounded
 from serve.history import HistoryReader
 from tests.models.test_training_data import table, write
-from tests.serve.deployment import HOUR, NOW, ring_in, spec_with, untrained_artifact
+from tests.serve.deployment import HOUR, NOW, ring_in, spec_with, steps_in, untrained_artifact
 
 
 @pytest.mark.unit
@@ -103,9 +103,9 @@ def test_the_history_is_what_a_ring_gives_back(variant: Variant) -> None:
             layout=layout,
         )
         assert store.append([Append("a", ring_in(store).version, entry, None)]) == [AppendOutcome.APPENDED]
-    read = HistoryReader(artifact).steps(
-        [ring_in(store)], exact.states[3:], exact.eligible[3:], [int(exact.times_ms[3])], np.array([[0.0, visits[3]]])
-    )
+    counters = np.array([[0.0, visits[3]]])
+    at_ms = int(exact.times_ms[3])
+    read = steps_in(HistoryReader(artifact), store, exact.states[3:], exact.eligible[3:], at_ms, counters)
     windows = kept.windows(np.array([3]), 4)
     np.testing.assert_array_equal(read.states[:, :3], windows.states[:, :3])
     np.testing.assert_array_equal(read.rewards[:, :3], windows.rewards[:, :3])

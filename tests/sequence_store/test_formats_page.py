@@ -141,12 +141,14 @@ def test_the_bytes_of_the_rings_header_are_the_fields_named() -> None:
     _, table = HEX_TABLES
     parts = [part for part, _ in table]
     assert b"".join(parts) == RING[: packed.HEADER_BYTES]
-    assert [len(part) for part in parts] == [1, 4, 4, 4, 4, 2, 4, 4]
+    assert [len(part) for part in parts] == [1, 4, 2, 4, 4, 4, 2, 4, 4]
     header = packed.Header.unpack(RING, OWNER)
     assert header is not None
-    fields = (header.generation, header.incarnation, header.count, header.pointer, header.live, header.room)
-    assert tuple(int.from_bytes(part, "big") for part in parts[1:7]) == fields
-    assert parts[7] == zlib.crc32(b"demo\0" + MEMBER.encode() + RING[:23]).to_bytes(4, "little")
+    assert tuple(int.from_bytes(part, "big") for part in parts[1:8]) == header
+    assert parts[8] == zlib.crc32(b"demo\0" + MEMBER.encode() + RING[:25]).to_bytes(4, "little")
+    buffer = RING[packed.HEADER_BYTES :]
+    around = buffer[header.pointer :] + buffer[: header.pointer]
+    assert header.checksum == zlib.crc32(b"demo\0" + MEMBER.encode() + around)
     first, second = (len(sealed.frame) for sealed in held())
     assert f"{len(RING)} bytes; the buffer has room" in PROSE
     assert f"the {header.pointer}th of the buffer, is the length of the second frame: {second}." in PROSE

@@ -15,7 +15,7 @@ from contracts.errors import StoreUnavailable
 from sequence_store import Append, AppendOutcome, FloatGroup, Layout, RedisRingStore, registry
 from sequence_store.codec import Codec, dictionary_fingerprint
 from sequence_store.keys import Keys
-from sequence_store.sealing import change_of
+from sequence_store.sealing import changes_of
 from sequence_store.wire import Command, Wire
 from tests.sequence_store.samples import LAYOUT, NOW_MS, append_one, grow, layouts, make_entry, read_one
 
@@ -237,13 +237,13 @@ def test_an_entry_is_not_written_before_its_own_codec_is_registered(
 
     def overtaken(*arguments: Any) -> Any:
         """Let another thread notice a new dictionary, and append, in the middle of this thread's append."""
-        change = change_of(*arguments)
-        monkeypatch.setattr("sequence_store.redis_ring.change_of", change_of)
+        change = changes_of(*arguments)
+        monkeypatch.setattr("sequence_store.redis_ring.changes_of", changes_of)
         use(client, FIRST)
         append_one(store, "of another thread")
         return change
 
-    monkeypatch.setattr("sequence_store.redis_ring.change_of", overtaken)
+    monkeypatch.setattr("sequence_store.redis_ring.changes_of", overtaken)
     assert store.append([Append("m", version, make_entry(0), None)]) == [AppendOutcome.APPENDED]
     assert read_one(store).entries == (make_entry(0),)
 

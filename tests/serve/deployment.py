@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,11 @@ from models.artifact import Artifact, config_of
 from models.decision_transformer import DecisionTransformer
 from models.encoding import StateEncoder
 from models.policy import Policy
+from models.steps import Bools, Floats, Steps
 from models.utility import UtilityModel
+from sequence_store.avro import FEW
 from sequence_store.ring import Ring, RingStore
+from serve.history import HistoryReader
 from tests.models.problems import normalization
 
 FEATURES = ("tenure_days", "visits_total", "clicks_total", "sends_24h")
@@ -56,6 +59,19 @@ def ring_in(store: RingStore, now_ms: int = NOW) -> Ring:
     ring = store.read(["a"], [now_ms])[0]
     assert isinstance(ring, Ring)
     return ring
+
+
+def steps_in(
+    reader: HistoryReader, store: RingStore, states: Floats, eligible: Bools, at_ms: int, counters: NDArray[np.float64]
+) -> Steps:
+    """What the model is shown of member ``a`` [1, T]: the same by itself and among others."""
+    alone, among = (
+        reader.steps(store.read(["a"] * members, [at_ms] * members), [members - 1], states, eligible, [at_ms], counters)
+        for members in (1, FEW)
+    )
+    for one in fields(Steps):
+        np.testing.assert_array_equal(getattr(alone, one.name), getattr(among, one.name), strict=True)
+    return alone
 
 
 @dataclass

@@ -13,10 +13,11 @@ import pytest
 from contracts.errors import OutcomeUnknown, SpecError, StoreError, StoreUnavailable
 from models.artifact import Artifact
 from sequence_store.memory_ring import MemoryRingStore
-from sequence_store.ring import Append, AppendOutcome, Ring
+from sequence_store.ring import Append, AppendOutcome
+from sequence_store.rings import Rings
 from serve.engine import Engine
 from serve.history import layout_of
-from tests.serve.deployment import HOUR, NOW, TableOfFeatures, item, ring_in, spec_with, untrained_artifact
+from tests.serve.deployment import HOUR, NOW, TableOfFeatures, item, ring_in, spec_with, steps_in, untrained_artifact
 
 pytestmark = pytest.mark.unit
 
@@ -196,7 +197,7 @@ def test_after_a_fallback_the_same_cycle_may_be_asked_again() -> None:
 class Down(MemoryRingStore):
     """A server that is gone."""
 
-    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring | StoreError]:
+    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> Rings:
         raise StoreUnavailable("redis at 127.0.0.1:1 does not answer")
 
 
@@ -300,12 +301,10 @@ def test_history_rewards_are_counter_differences_even_across_entries() -> None:
     for k, visits in enumerate((10, 13, 13)):
         features.rows["a"] = {"visits_total": float(visits), "clicks_total": 0.0, "sends_24h": 0.0, "tenure_days": 1.0}
         ask(engine, item(cycle=f"c{k}", at_hours=3 * k))
-    ring = ring_in(rings, NOW + 9 * HOUR)
-    history = engine._history
-    zeros = np.zeros((1, len(artifact.encoder.columns)), np.float32)
-    steps = history.steps([ring], zeros, np.ones((1, 3), np.bool_), [NOW + 9 * HOUR], np.array([[0.0, 20.0]]))
+    zeros, eligible = np.zeros((1, len(artifact.encoder.columns)), np.float32), np.ones((1, 3), np.bool_)
+    steps = steps_in(engine._history, rings, zeros, eligible, NOW + 9 * HOUR, np.array([[0.0, 20.0]]))
     assert steps.rewards[0, :3, 1].tolist() == [3.0, 0.0, 7.0]
-    reset = history.steps([ring], zeros, np.ones((1, 3), np.bool_), [NOW + 9 * HOUR], np.array([[0.0, 2.0]]))
+    reset = steps_in(engine._history, rings, zeros, eligible, NOW + 9 * HOUR, np.array([[0.0, 2.0]]))
     assert np.isnan(reset.rewards[0, 2, 1])
 
 
@@ -332,8 +331,8 @@ def test_entries_of_an_older_layout_are_read_by_name() -> None:
     engine = engine_with(new, rings)
     ring = ring_in(rings)
     n = len(new.encoder.columns)
-    steps = engine._history.steps(
-        [ring], np.zeros((1, n), np.float32), np.ones((1, 3), np.bool_), [NOW], np.full((1, 2), np.nan)
+    steps = steps_in(
+        engine._history, rings, np.zeros((1, n), np.float32), np.ones((1, 3), np.bool_), NOW, np.full((1, 2), np.nan)
     )
     before = dict(
         zip(
@@ -411,7 +410,7 @@ class CountingReads(BrokenAfterWriting):
 
     reads = 0
 
-    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> list[Ring | StoreError]:
+    def read(self, member_ids: Sequence[str], now_ms: Sequence[int]) -> Rings:
         self.reads += 1
         return super().read(member_ids, now_ms)
 

@@ -21,11 +21,11 @@ from models.steps import Floats, Steps
 from sequence_store.entry import Entry
 from sequence_store.layout import FloatGroup, Layout
 from sequence_store.memory_ring import MemoryRingStore
-from sequence_store.ring import Append, AppendOutcome, Ring
+from sequence_store.ring import Append, AppendOutcome
 from sequence_store.storage import rounded
 from serve.answers import all_probabilities
 from serve.history import HistoryReader, layout_of
-from tests.serve.deployment import HOUR, NOW, ring_in, spec_with, untrained_artifact
+from tests.serve.deployment import HOUR, NOW, ring_in, spec_with, steps_in, untrained_artifact
 
 pytestmark = pytest.mark.unit
 
@@ -165,18 +165,16 @@ def entry_of(artifact: Artifact, seed: int, mask_key: str, **floats: Mapping[int
     )
 
 
-def ring_of(artifact: Artifact, entries: Sequence[Entry]) -> Ring:
+def store_of(artifact: Artifact, entries: Sequence[Entry]) -> MemoryRingStore:
     store = MemoryRingStore("notification", layout_of(artifact), artifact.spec.ring.capacity, 14)
     for entry in entries:
         assert store.append([Append("a", ring_in(store).version, entry, None)]) == [AppendOutcome.APPENDED]
-    return ring_in(store)
+    return store
 
 
-def steps_of(artifact: Artifact, ring: Ring) -> Steps:
-    n = len(artifact.encoder.columns)
-    return HistoryReader(artifact).steps(
-        [ring], np.full((1, n), 0.5, np.float32), np.ones((1, 3), np.bool_), [NOW + 9 * HOUR], np.array([[3.0, 4.0]])
-    )
+def steps_of(artifact: Artifact, store: MemoryRingStore) -> Steps:
+    states, eligible = np.full((1, len(artifact.encoder.columns)), 0.5, np.float32), np.ones((1, 3), np.bool_)
+    return steps_in(HistoryReader(artifact), store, states, eligible, NOW + 9 * HOUR, np.array([[3.0, 4.0]]))
 
 
 def masking(*rules: str, accept: str = '["utility-v1", "old-*"]') -> Artifact:
@@ -204,14 +202,14 @@ class TestMasking:
     def test_serving_masks_as_training_does(self, rules: list[str], rewards: list[int], scores: list[int]) -> None:
         artifact = masking(*rules)
         plain = untrained_artifact(spec_with((ACCEPT, 'accept: ["*"]')))
-        ring = ring_of(artifact, [entry_of(artifact, seed, key) for seed, key in enumerate(self.KEYS)])
+        store = store_of(artifact, [entry_of(artifact, seed, key) for seed, key in enumerate(self.KEYS)])
         masked: dict[MaskedGroup, np.ndarray] = {
             "rewards": np.isin(np.arange(4), rewards)[None],
             "scores": np.isin(np.arange(4), scores)[None],
         }
         columns = MaskableColumns.of(artifact.spec, artifact.encoder)
-        steps = steps_of(artifact, ring)
-        assert_same(steps, mask_history(steps_of(plain, ring), masked, columns))
+        steps = steps_of(artifact, store)
+        assert_same(steps, mask_history(steps_of(plain, store), masked, columns))
         # Penalties and counters stay; state, action and the step to decide too.
         assert np.isnan(steps.rewards[0, :3]).tolist() == [[place in rewards, False, False] for place in range(3)]
         assert np.isnan(steps.states[0, :, -2:]).all(axis=1).tolist() == [place in scores for place in range(4)]
@@ -221,9 +219,9 @@ class TestMasking:
         artifact = masking("'old-*': [rewards, scores]")
 
         def decide(first: Entry) -> Decisions:
-            ring = ring_of(artifact, [first, entry_of(artifact, 1, "utility-v1")])
+            store = store_of(artifact, [first, entry_of(artifact, 1, "utility-v1")])
             prompts = make_prompts(artifact.spec.reward_names, [artifact.spec.prompt])
-            return artifact.policy.act(steps_of(artifact, ring), prompts)
+            return artifact.policy.act(steps_of(artifact, store), prompts)
 
         def differs(one: Floats, other: Floats) -> bool:
             return not np.array_equal(one, other)
@@ -242,10 +240,10 @@ class TestMasking:
 
     def test_what_is_not_accepted_is_no_history_though_masked(self) -> None:
         artifact = masking("'old-*': [scores]", accept="[utility-v1]")
-        ring = ring_of(artifact, [entry_of(artifact, seed, key) for seed, key in enumerate(self.KEYS)])
-        assert steps_of(artifact, ring).valid.tolist() == [[False, False, True, True]]
+        store = store_of(artifact, [entry_of(artifact, seed, key) for seed, key in enumerate(self.KEYS)])
+        assert steps_of(artifact, store).valid.tolist() == [[False, False, True, True]]
 
     def test_nothing_is_accepted_by_an_empty_list(self) -> None:
         artifact = masking("'*': [scores]", accept="[]")
-        ring = ring_of(artifact, [entry_of(artifact, seed, key) for seed, key in enumerate(self.KEYS)])
-        assert steps_of(artifact, ring).valid.tolist() == [[False, False, False, True]]
+        store = store_of(artifact, [entry_of(artifact, seed, key) for seed, key in enumerate(self.KEYS)])
+        assert steps_of(artifact, store).valid.tolist() == [[False, False, False, True]]
