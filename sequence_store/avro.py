@@ -22,7 +22,7 @@ from sequence_store.columns import EntryColumns
 from sequence_store.entry import Entry
 from sequence_store.joined import Ints, Joined, Octets
 from sequence_store.layout import Layout
-from sequence_store.storage import FloatArray, Numbers, numbers
+from sequence_store.storage import Numbers, numbers
 
 MAX_STRING_BYTES: Final = 64 * 1024
 MAX_AT_MS: Final = 2**48 - 1
@@ -30,7 +30,6 @@ MAX_SEQUENCE: Final = 2**32 - 2
 
 # What is new in every entry first, what seldom changes last: it compresses to 3 bytes less than the other way round.
 _STRINGS = ("notification_id", "cycle_id", "mask_key", "model")
-_SHIFTS: Final = np.arange(0, 64, 7, dtype=np.uint64)
 
 FEW: Final = 8
 """Of fewer than these, one by one is quicker than all at once."""
@@ -77,32 +76,20 @@ def encode(entry: Entry) -> tuple[bytes, bytes]:
     return _written(_LONGS_SCHEMA, longs), _written(form.body_schema, body)
 
 
-def encode_all(entries: Sequence[Entry]) -> list[tuple[bytes, bytes]]:
-    """Return ``encode`` of some entries of one layout, all at once: with many, in a tenth of the time.
+def encode_all(entries: EntryColumns) -> list[tuple[bytes, bytes]]:
+    """Return ``encode`` of many entries, a column at a time: in a tenth of the time.
 
     Raises StoreError if one of them breaks a limit or does not fit its layout; ``encode`` tells which and how.
     """
-    if len(entries) < FEW:
-        return [encode(entry) for entry in entries]
-    layout, form = entries[0].layout, _form(entries[0].layout)
-    for entry in entries:
-        _check_groups(entry, form)
-    heads = _written_longs(_checked_longs(entries, layout))
+    layout, form = entries.layout, _form(entries.layout)
+    _check_groups(entries, form)
     rows = np.tile(form.sized, (len(entries), 1))
     for name, (kept, place) in form.floats.items():
-        rows[:, place : place + kept.size] = kept.to_rows(_stacked([entry.floats[name] for entry in entries], name))
+        rows[:, place : place + kept.size] = kept.to_rows(entries.floats[name])
     numeric, width = rows.tobytes(), rows.shape[1]
-    sized: dict[str, bytes] = {}
-    bodies = []
-    for end, entry in enumerate(entries, 1):
-        texts = []
-        for field in _STRINGS:
-            text = getattr(entry, field)
-            if type(text) is not str or (written := sized.get(text)) is None:
-                written = sized[text] = _written_text(field, text)
-            texts.append(written)
-        bodies.append(b"".join((*texts, numeric[(end - 1) * width : end * width])))
-    return list(zip(heads, bodies, strict=True))
+    texts = [_written_texts(name, getattr(entries, name)) for name in _STRINGS]
+    numbers = (numeric[row * width : (row + 1) * width] for row in range(len(entries)))
+    return list(zip(_written_heads(entries, layout), map(b"".join, zip(*texts, numbers, strict=True)), strict=True))
 
 
 def decode_head(record: bytes, position: int) -> tuple[Longs, int]:
@@ -326,68 +313,61 @@ def _form(layout: Layout) -> _Form:
     return _Form(schema, floats, np.frombuffer(sized, np.uint8), np.asarray(sizes_at, np.int64))
 
 
-def _stacked(arrays: Sequence[FloatArray], name: str) -> FloatArray:
-    """Return N arrays [C] as one [N, C]. Raises StoreError."""
-    try:
-        (size,) = set(map(len, arrays))
-        return np.concatenate(arrays).reshape(len(arrays), size)
-    except (TypeError, ValueError) as error:
-        raise StoreError(f"entry: float group {name!r} of one of {len(arrays)} entries is no array: {error}") from None
-
-
 def _limits(layout: Layout) -> dict[str, int]:
     """Return the largest of each of the Longs."""
     actions = len(layout.actions)
     return dict(zip(Longs._fields, (MAX_SEQUENCE, MAX_AT_MS, actions - 1, (1 << actions) - 1), strict=True))
 
 
-def _check_groups(entry: Entry, form: _Form) -> None:
-    if entry.floats.keys() != form.floats.keys():
+def _check_groups(entries: Entry | EntryColumns, form: _Form) -> None:
+    if entries.floats.keys() != form.floats.keys():
         raise StoreError(
-            f"entry: float groups {sorted(entry.floats)} are not those of its layout, {sorted(form.floats)}"
+            f"entry: float groups {sorted(entries.floats)} are not those of its layout, {sorted(form.floats)}"
         )
 
 
-def _checked_longs(entries: Sequence[Entry], layout: Layout) -> Ints:
-    """Return the Longs [N, 4]. Raises StoreError."""
+def _written_heads(entries: EntryColumns, layout: Layout) -> Iterator[bytes]:
+    """Yield the Longs of each entry as Avro. Raises StoreError."""
     columns = []
     for name, highest in _limits(layout).items():
-        column = np.asarray([getattr(entry, name) for entry in entries])
+        column = getattr(entries, name)
         if column.dtype.kind not in "iu" or column.min() < 0 or column.max() > highest:
             raise StoreError(f"entry: {name} of one of {len(entries)} entries must be 0 to {highest}")
-        columns.append(column.astype(np.int64))
-    return np.stack(columns, axis=1)
-
-
-def _written_longs(longs: Ints) -> list[bytes]:
-    """Return the rows of ``longs`` [N, 4], none of them negative, as Avro."""
-    # [N, 4, 10]: what is left of a number from a digit on. The digit is there if that is not 0, and marked if more is.
-    rest = (longs.astype(np.uint64) << np.uint64(1))[:, :, None] >> _SHIFTS
-    there = rest > 0
-    there[:, :, 0] = True
-    written = ((rest & 0x7F) | (rest > 0x7F) * np.uint64(0x80)).astype(np.uint8)[there].tobytes()
-    ends = there.sum(axis=(1, 2)).cumsum().tolist()
-    return [written[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        columns.append(map(_written_long, column.tolist()))
+    return map(b"".join, zip(*columns, strict=True))
 
 
 def _written_long(number: int) -> bytes:
     """Return one number, not negative, as Avro."""
-    zigzag, written = number << 1, []
+    if number < len(_SMALL_LONGS):
+        return _SMALL_LONGS[number]
+    zigzag, written = number << 1, bytearray()
     while zigzag > 0x7F:
         written.append(zigzag & 0x7F | 0x80)
         zigzag >>= 7
-    return bytes((*written, zigzag))
+    written.append(zigzag)
+    return bytes(written)
+
+
+_SMALL_LONGS: list[bytes] = []
+_SMALL_LONGS += [_written_long(number) for number in range(8192)]
+
+
+def _written_texts(name: str, values: Sequence[str]) -> list[bytes]:
+    """Return texts as Avro; many of them may be the same. Raises StoreError."""
+    try:
+        written = {value: _written_text(name, value) for value in dict.fromkeys(values)}
+    except TypeError:
+        raise StoreError(f"entry: {name} of one of {len(values)} entries must be text") from None
+    return [written[value] for value in values]
 
 
 def _written_text(name: str, value: str) -> bytes:
     """Return a text as Avro. Raises StoreError."""
-    if type(value) is str and len(value) < len(_SIZE) and value.isascii():
-        return _SIZE[len(value)] + value.encode()
-    raw = _checked_text(name, value).encode()
+    raw = value.encode() if type(value) is str and value.isascii() else _checked_text(name, value).encode()
+    if len(raw) > MAX_STRING_BYTES:
+        _checked_text(name, value)
     return _written_long(len(raw)) + raw
-
-
-_SIZE: Final = [_written_long(size) for size in range(64)]
 
 
 def _written(parsed_schema: Any, record: Any) -> bytes:

@@ -71,11 +71,29 @@ class EntryColumns:
 
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> EntryColumns:
-        """Return ``entries``, one or more of one layout, whose arrays are of its groups, as columns."""
+        """Return ``entries``, one or more of one layout, as columns.
+
+        Raises ValueError if they are of several, or their arrays and numbers do not make columns.
+        """
         layout = entries[0].layout
-        floats = {group.name: np.stack([entry.floats[group.name] for entry in entries]) for group in layout.groups}
-        longs: dict[str, Any] = {
-            name: np.fromiter((getattr(entry, name) for entry in entries), np.int64, len(entries)) for name in _LONGS
-        }
+        if any(entry.layout is not layout and entry.layout != layout for entry in entries):
+            raise ValueError("entries of several layouts are no columns")
+        try:
+            floats = {name: _stacked([entry.floats[name] for entry in entries]) for name in entries[0].floats}
+            longs: dict[str, Any] = {name: _column([getattr(entry, name) for entry in entries]) for name in _LONGS}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no columns: {error!r}") from error
         texts: dict[str, Any] = {name: [getattr(entry, name) for entry in entries] for name in _TEXTS}
         return cls(floats=floats, layout=layout, **longs, **texts)
+
+
+def _stacked(arrays: Sequence[FloatArray]) -> FloatArray:
+    (size,) = set(map(len, arrays))
+    return np.concatenate(arrays).reshape(len(arrays), size)
+
+
+def _column(numbers: Sequence[int]) -> Ints:
+    column = np.asarray(numbers)
+    if column.dtype.kind not in "iu":
+        raise ValueError(f"no column of whole numbers: {column.dtype}")
+    return column.astype(np.int64)

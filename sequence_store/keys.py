@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from contracts.errors import StoreError
 
@@ -26,6 +27,15 @@ DEFAULT_BUCKETS = 64
 """Spreads a tenant over the nodes of a cluster. Another number finds none of the rings written under this one."""
 
 _TENANT = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+class Places(NamedTuple):
+    """The bucket of a member, and the keys of the ring, and of the bucket's generation and outbox."""
+
+    bucket: int
+    ring: bytes
+    generation: bytes
+    outbox: bytes
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,12 @@ class Keys:
             raise ValueError(f"tenant {self.tenant!r}: a name is 1 to 128 letters, digits, _, . and -")
         if self.buckets < 1:
             raise ValueError(f"buckets = {self.buckets}: there must be at least 1")
+
+    def places(self, member_id: str) -> Places:
+        """Return where a member's ring and what goes with it are. Raises StoreError if that is no member id."""
+        bucket = self.bucket(check_member_id(member_id))
+        tag = f"{{{self.tenant}:{bucket}}}:".encode()
+        return Places(bucket, tag + b"m:" + member_id.encode(), tag + b"g", tag + b"o")
 
     def bucket(self, member_id: str) -> int:
         """Return the bucket of a member: 0 to ``buckets`` - 1, the same on every machine."""

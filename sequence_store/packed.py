@@ -128,8 +128,7 @@ class Held:
     """Tags of frames whose codec is not known."""
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """What to write, if the first bytes of the value are still those ``expected``.
 
     Attributes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -14,15 +16,16 @@ from redis.exceptions import NoScriptError, ResponseError
 from contracts.errors import OutcomeUnknown, StoreError, StoreUnavailable
 from sequence_store import outbox, packed, registry
 from sequence_store.codec import Codec
-from sequence_store.keys import DEFAULT_BUCKETS, Keys, check_member_id
+from sequence_store.keys import DEFAULT_BUCKETS, Keys
 from sequence_store.layout import Layout
 from sequence_store.registry import Registered
 from sequence_store.retention import Retention
-from sequence_store.ring import Append, AppendOutcome, Cursor
-from sequence_store.rings import Rings, RingValue
+from sequence_store.ring import Append, AppendOutcome, Cursor, Version
+from sequence_store.rings import Appends, Rings, RingValue
 from sequence_store.sealing import changes_of
 from sequence_store.wire import Command, Wire, checked, connect
 
+_PLACES: Final = 16_384
 APPEND_SCRIPT: Final = Path(__file__).with_name("append.lua").read_bytes()
 APPEND_SHA: Final = hashlib.sha1(APPEND_SCRIPT, usedforsecurity=False).hexdigest()
 
@@ -75,6 +78,8 @@ class RedisRingStore:
         if replicas < 0 or wait_ms < 1:
             raise ValueError(f"replicas = {replicas}, wait_ms = {wait_ms}: must be at least 0, and at least 1")
         self._keys = Keys(tenant, buckets)
+        # A member who is read is appended to.
+        self._places = lru_cache(maxsize=_PLACES)(self._keys.places)
         self._layout = layout
         self._retention = Retention.of_days(capacity, ttl_days)
         self._owns_client = isinstance(server, str)
@@ -90,26 +95,25 @@ class RedisRingStore:
         """Read rings as ``RingStore.read`` says. A second round trip is made where the registered codecs changed."""
         if len(member_ids) != len(now_ms):
             raise ValueError(f"{len(member_ids)} member_ids but {len(now_ms)} now_ms: give one time a member")
-        keys = self._keys
-        buckets = [keys.bucket(check_member_id(member_id)) for member_id in member_ids]
-        distinct = list(dict.fromkeys(buckets))
+        places = [self._places(member_id) for member_id in member_ids]
+        distinct = list(dict.fromkeys(place.generation for place in places))
         # One key a command: a cluster serves those also while their slot moves.
-        commands: list[Command] = [("GET", keys.generation(bucket)) for bucket in distinct]
-        commands += [("GET", keys.ring(member_id)) for member_id in member_ids]
+        commands: list[Command] = [("GET", key) for key in distinct]
+        commands += [("GET", place.ring) for place in places]
         # Last: a codec is registered before the first entry under it is written.
-        commands.append(registry.epoch_command(keys))
+        commands.append(registry.epoch_command(self._keys))
         *found, epoch = self._wire.exchange(commands, writes=False)
         self._keep_up(epoch)
         generations = dict(zip(distinct, found, strict=False))
         values = [
-            _ring_value(generations[bucket], reply, member_id)
-            for bucket, reply, member_id in zip(buckets, found[len(distinct) :], member_ids, strict=True)
+            _ring_value(generations[place.generation], reply, member_id)
+            for place, reply, member_id in zip(places, found[len(distinct) :], member_ids, strict=True)
         ]
         rings = self._rings(member_ids, now_ms, values)
         if rings.unknown_tags - self._unknown_tags:
             # On a cluster, the epoch may have been read before the rings were.
             try:
-                (epoch,) = self._wire.exchange([registry.epoch_command(keys)], writes=False)
+                (epoch,) = self._wire.exchange([registry.epoch_command(self._keys)], writes=False)
                 if self._keep_up(epoch):
                     rings = self._rings(member_ids, now_ms, values)
             except StoreUnavailable:
@@ -123,11 +127,12 @@ class RedisRingStore:
         commands: dict[int, Command] = {}
         codec, introduced = self._writing
         changes = changes_of(appends, self._keys.tenant, codec, self._retention.capacity)
-        for number, (append, change) in enumerate(zip(appends, changes, strict=True)):
+        written = _written(appends)
+        for number, ((member_id, version, log_row), change) in enumerate(zip(written, changes, strict=True)):
             if isinstance(change, StoreError):
                 outcomes[number] = change
             else:
-                commands[number] = self._append_command(append, change)
+                commands[number] = self._append_command(member_id, version.generation, change, log_row)
         if commands and not introduced:
             self._introduce(codec)
         replies = self._send(commands)
@@ -145,8 +150,7 @@ class RedisRingStore:
             if isinstance(reply, StoreError):
                 outcomes[number] = reply
             elif isinstance(reply, ResponseError):
-                member_id = appends[number].member_id
-                outcomes[number] = StoreError(f"append for member {member_id!r}: refused by Redis: {reply}")
+                outcomes[number] = StoreError(f"append for member {written[number][0]!r}: refused by Redis: {reply}")
             else:
                 outcomes[number] = AppendOutcome.APPENDED if reply == 1 else AppendOutcome.CONFLICT
         return [outcomes[number] for number in range(len(appends))]
@@ -188,15 +192,11 @@ class RedisRingStore:
         codecs, tenant = self._registered.codecs, self._keys.tenant
         return Rings(tenant, member_ids, now_ms, values, codecs, self._retention)
 
-    def _append_command(self, append: Append, change: packed.Change) -> Command:
-        bucket = self._keys.bucket(append.member_id)
-        return (
-            *("EVALSHA", APPEND_SHA, 3),
-            *(self._keys.ring(append.member_id), self._keys.generation(bucket), self._keys.outbox(bucket)),
-            *(append.version.generation, change.expected, self._retention.ttl_ms),
-            append.log_row or b"",
-            *(part for patch in change.patches for part in patch),
-        )
+    def _append_command(self, member_id: str, generation: int, change: packed.Change, log_row: bytes | None) -> Command:
+        _, ring, generation_key, outbox_key = self._places(member_id)
+        ttl_ms = self._retention.ttl_ms
+        start = ("EVALSHA", APPEND_SHA, 3, ring, generation_key, outbox_key, generation, change.expected, ttl_ms)
+        return (*start, log_row or b"", *chain.from_iterable(change.patches))
 
     def _send(self, commands: Mapping[int, Command]) -> dict[int, Any]:
         ordered = list(commands.values())
@@ -235,6 +235,13 @@ class RedisRingStore:
         checked(self._wire.exchange([registry.register_command(self._keys, codec)], writes=False))
         if self._writing[0] == codec:
             self._writing = codec, True
+
+
+def _written(appends: Sequence[Append]) -> list[tuple[str, Version, bytes | None]]:
+    """Return what an append's command says beside the change."""
+    if isinstance(appends, Appends):
+        return list(zip(appends.member_ids, appends.versions, appends.log_rows, strict=True))
+    return [(append.member_id, append.version, append.log_row) for append in appends]
 
 
 def _ring_value(generation: Any, value: Any, member_id: str) -> RingValue | StoreError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Final, NamedTuple, overload
 
@@ -42,7 +42,7 @@ from sequence_store.frame import (
 from sequence_store.joined import Ints, Joined
 from sequence_store.layout import Layout
 from sequence_store.retention import Retention
-from sequence_store.ring import Ring, Version
+from sequence_store.ring import Append, Ring, Version
 
 Bools = NDArray[np.bool_]
 
@@ -94,6 +94,38 @@ class NewestEntries:
     place: Ints
 
 
+@dataclass(frozen=True)
+class Appends(Sequence[Append]):
+    """One append to each of N rings, as columns; ``Append`` says what they are."""
+
+    member_ids: Sequence[str]
+    versions: Sequence[Version]
+    entries: EntryColumns
+    log_rows: Sequence[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.member_ids)
+
+    @overload
+    def __getitem__(self, number: int) -> Append: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Append]: ...
+    def __getitem__(self, number: int | slice) -> Append | list[Append]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        return Append(self.member_ids[number], self.versions[number], self.entries.entry(number), self.log_rows[number])
+
+    @classmethod
+    def of(cls, appends: Sequence[Append]) -> Appends:
+        """Return some appends as columns. Raises ValueError where they do not go together."""
+        return cls(
+            [append.member_id for append in appends],
+            [append.version for append in appends],
+            EntryColumns.of([append.entry for append in appends]),
+            [append.log_row for append in appends],
+        )
+
+
 class Rings(Sequence[Ring | StoreError]):
     """The rings that were read for some members, in their order. A StoreError stands for one that was not.
 
@@ -122,10 +154,12 @@ class Rings(Sequence[Ring | StoreError]):
         ]
         self._rings: dict[int, Ring | StoreError] = {}
         self._versions: dict[int, Version] = {}
-        self._sound = _Sound(self._owners, found, codecs, retention.capacity)
+        few = len(found) < avro.FEW
+        self._sound = _no_rings() if few else _Sound(self._owners, found, codecs, retention.capacity)
+        self._others: Sequence[int] = range(len(found)) if few else self._sound.others
         self.unknown_tags: frozenset[int] = frozenset()
         """Tags of frames whose codec is not known."""
-        for number in self._sound.others:
+        for number in self._others:
             self._open(number)
 
     __hash__ = None  # type: ignore[assignment]
@@ -166,7 +200,7 @@ class Rings(Sequence[Ring | StoreError]):
     def longs(self) -> RingLongs:
         """The Longs of all rings: known without decoding an entry."""
         sound = self._sound
-        listed = {number: self._longs_of(number) for number in sound.others}
+        listed = {number: self._longs_of(number) for number in self._others}
         k = max([sound.there.shape[1], *map(len, listed.values())])
         columns = np.zeros((4, len(self), k), np.int64)
         there = np.zeros((len(self), k), np.bool_)
@@ -187,7 +221,7 @@ class Rings(Sequence[Ring | StoreError]):
         suspects = self._sound.numbers[
             (self._sound.there & (self._sound.cycles == hashes[self._sound.numbers, None])).any(axis=1)
         ]
-        for number in (*suspects.tolist(), *self._sound.others):
+        for number in (*suspects.tolist(), *self._others):
             ring = self._open(number)
             entries[number] = None if isinstance(ring, StoreError) else ring.cycle(cycle_ids[number])
         return entries
@@ -198,7 +232,7 @@ class Rings(Sequence[Ring | StoreError]):
         An entry that cannot be read costs itself alone: the next newest is taken for it.
         """
         found, broken = self._sound.newest(number, self._oldest_ms)
-        others = self._each([*self._sound.others, *broken])
+        others = self._each([*self._others, *broken])
         entries = {one: list(islice(ring.newest(), number)) for one, ring in others}
         if broken:
             found = [kept for one in found if (kept := _without(one, broken)) is not None]
@@ -264,7 +298,7 @@ class _Sound:
         self._owners, self._found = owners, found
         numbers, headers, straights = [], [], []
         for number, (owner, one) in enumerate(zip(owners, found, strict=True)):
-            if isinstance(one, RingValue) and len(found) >= avro.FEW:
+            if isinstance(one, RingValue):
                 header = packed.Header.unpack(one.value, owner)
                 if not one.value or (header is not None and header.generation != owner.generation):
                     header, straight = _NO_RING, NO_VALUE
@@ -374,6 +408,11 @@ class _Sound:
         self._tags = self._tags[sound]
         self._headers = [header for header, is_sound in zip(self._headers, sound, strict=True) if is_sound]
         self._straights = [straight for straight, is_sound in zip(self._straights, sound, strict=True) if is_sound]
+
+
+@lru_cache(maxsize=1)
+def _no_rings() -> _Sound:
+    return _Sound([], [], {}, 0)
 
 
 _NO_RING: Final = packed.Header(0, 0, 0, 0, 0, 0, 0)

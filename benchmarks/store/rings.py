@@ -13,8 +13,10 @@ from benchmarks.store.peers import TENANT, TTL_DAYS, Held, must_be_appended
 from contracts.errors import StoreError
 from sequence_store import Append, AppendOutcome, Entry, RedisRingStore, Ring
 from sequence_store.codec import Codec
+from sequence_store.columns import EntryColumns
 from sequence_store.keys import Keys
 from sequence_store.registry import use_command
+from sequence_store.rings import Appends
 from sequence_store.rings import Rings as Batch
 from sequence_store.sealing import change_of
 from sequence_store.wire import Command, Wire
@@ -70,6 +72,12 @@ class Rings:
         ]
         must_be_appended([outcome is AppendOutcome.APPENDED for outcome in self._store.append(appends)])
 
+    def append_columns(self, members: Sequence[str], held: ReadRings, entries: EntryColumns) -> None:
+        """Append as the engine does: a column at a time."""
+        versions = [held.rings.version(number) for number in range(len(members))]
+        outcomes = self._store.append(Appends(members, versions, entries, [None] * len(members)))
+        must_be_appended([outcome is AppendOutcome.APPENDED for outcome in outcomes])
+
     def written(self, member: str, held: Held, entry: Entry) -> int:
         """Return the bytes of all patches."""
         change = change_of(Append(member, held.version, entry, None), TENANT, self.codec, self.capacity)
@@ -82,7 +90,9 @@ class Rings:
         header = change.expected
         patches = [(offset, data if offset > 0 else header + data[len(header) :]) for offset, data in change.patches]
         # The store's own, so that the command is the same whatever its script is given.
-        return self._store._append_command(append, dataclasses.replace(change, patches=tuple(patches)))
+        return self._store._append_command(
+            member, held.version.generation, change._replace(patches=tuple(patches)), None
+        )
 
 
 class RawRings(Rings):
@@ -92,6 +102,11 @@ class RawRings(Rings):
         """Append uncompressed."""
         with _uncompressed():
             super().append(members, held, entries)
+
+    def append_columns(self, members: Sequence[str], held: ReadRings, entries: EntryColumns) -> None:
+        """Append uncompressed."""
+        with _uncompressed():
+            super().append_columns(members, held, entries)
 
     def written(self, member: str, held: Held, entry: Entry) -> int:
         """Return the bytes of all patches."""

@@ -17,6 +17,8 @@ from benchmarks.store.rings import ReadRings, Rings
 from benchmarks.store.server import Meter, Server
 from contracts.errors import StoreError
 from sequence_store import Entry
+from sequence_store.avro import FEW
+from sequence_store.columns import EntryColumns
 from sequence_store.joined import Ints
 from sequence_store.keys import Keys
 from sequence_store.registry import epoch_command
@@ -83,16 +85,22 @@ class Decider:
             for one, row, now in zip(peer.read(names, times), rows, times, strict=True)
         ]
 
-        def run() -> None:
+        def one_by_one() -> None:
             held = peer.read(names, times)
-            if isinstance(held, ReadRings):
-                look_at_all(held, cycle_ids, times)
-            else:
-                for one, asked, now in zip(held, cycle_ids, times, strict=True):
-                    look(one, asked, now)
+            for one, asked, now in zip(held, cycle_ids, times, strict=True):
+                look(one, asked, now)
             peer.append(names, held, entries)
 
-        return run
+        if not isinstance(peer, Rings) or len(numbers) < FEW:
+            return one_by_one
+        rings, columns = peer, EntryColumns.of(entries)
+
+        def by_column() -> None:
+            held = rings.read(names, times)
+            look_at_all(held, cycle_ids, times)
+            rings.append_columns(names, held, columns)
+
+        return by_column
 
 
 def look_at_all(held: ReadRings, cycle_ids: Sequence[str], now_ms: Sequence[int]) -> tuple[list[NewestEntries], Ints]:

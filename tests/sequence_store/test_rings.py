@@ -137,7 +137,7 @@ def test_entries_encoded_at_once_are_those_encoded_one_by_one(seed: int) -> None
     dice = random.Random(seed)
     layout = dice.choice([codec.layout for codec in CODECS])
     entries = [drawn_entry(dice, dice.choice((number, 2**32 - 2)), layout) for number in range(FEW + 3)]
-    encoded = avro.encode_all(entries)
+    encoded = avro.encode_all(EntryColumns.of(entries))
     assert encoded == [avro.encode(entry) for entry in entries]
     longs = np.asarray([[e.sequence, e.at_ms, e.action, e.eligible] for e in entries])
     columns, rows = avro.decode_bodies([body for _, body in encoded], longs, layout)
