@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -233,7 +234,7 @@ class RedisRingStore:
     def _keep_up(self, epoch: Any) -> bool:
         """Load the registry if ``epoch``, as read, says that it changed; return whether it did."""
         if isinstance(epoch, Exception):
-            if self._registered.epoch is None:
+            if not self._registered.codecs:
                 raise StoreUnavailable(f"the registered codecs cannot be read: {epoch}") from epoch
             return False  # what is known still holds
         if epoch == self._registered.epoch:
@@ -254,6 +255,8 @@ class RedisRingStore:
         checked(self._wire.exchange([registry.register_command(self._keys, codec)], writes=False))
         if self._writing[0] == codec:
             self._writing = codec, True
+            # No epoch: the next read loads the registry, whatever has become of this registration meanwhile.
+            self._registered = replace(self._registered, epoch=b"")
 
 
 def _generation_and_value(replies: tuple[Any, Any], member_id: str) -> tuple[int, bytes]:
