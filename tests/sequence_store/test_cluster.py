@@ -12,10 +12,10 @@ import pytest
 import redis
 from redis.crc import key_slot
 
+from benchmarks.redis_cluster import RedisCluster
 from contracts.errors import NotReplicated, OutcomeUnknown, StoreUnavailable
 from sequence_store import Append, AppendOutcome, RedisRingStore
 from sequence_store.wire import Wire, connect
-from tests.redis_cluster import RedisCluster
 from tests.sequence_store.samples import LAYOUT, make_entry, read_one
 
 pytestmark = pytest.mark.integration

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from benchmarks.redis_server import RedisServer
 from contracts.errors import NotReplicated, OutcomeUnknown, StoreError, StoreUnavailable
 from sequence_store import Append, AppendOutcome, RedisRingStore
-from tests.redis_server import RedisServer
 from tests.sequence_store.samples import LAYOUT, append_one, grow, make_entry, read_many, read_one
 
 pytestmark = pytest.mark.integration
