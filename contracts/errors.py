@@ -9,6 +9,7 @@ PacerError
 ├── StoreError          a sequence store or feature store operation failed
 │   ├── StoreUnavailable    the server did not answer; nothing was written
 │   ├── OutcomeUnknown      the connection broke after an append was sent
+│   │   └── NotReplicated       too few replicas are known to have an append
 │   └── FrameError          one stored value is not a whole, genuine entry
 └── ServerError         a server that Pacer starts did not come up, or went away
 """
@@ -55,6 +56,10 @@ class StoreUnavailable(StoreError):
 
 class OutcomeUnknown(StoreError):
     """The connection broke after an append was sent; read back before asking again."""
+
+
+class NotReplicated(OutcomeUnknown):
+    """Too few replicas are known to have an append. Reading it back proves nothing: it may be on its master alone."""
 
 
 class FrameError(StoreError):

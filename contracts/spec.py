@@ -171,6 +171,10 @@ class Ring:
     masked: Mapping[MaskKey, Annotated[tuple[MaskedGroup, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """Mask keys (exact or glob) of whose entries the model sees state and action, but not these groups: ``rewards``,
     the predicted ones, and ``scores``. They count as unknown. ``accept`` decides what is history at all."""
+    replicas: Annotated[int, Field(ge=0)] = 0
+    """Replicas that must have acknowledged a decision's append, or its item falls back. 0: the master alone decides."""
+    wait_ms: Annotated[int, Field(ge=1)] = 20
+    """How long an append waits for them. It must be less than the client's timeout (serve/rings.py)."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from contracts.errors import PacerError, StoreError
 from contracts.settings import find_redis_url, load_settings
-from sequence_store import dictionaries, erasure, maintenance
+from sequence_store import dictionaries, erasure, maintenance, retirement
 from sequence_store.codec import DICTIONARY_BYTES
 from sequence_store.display import show_figures, show_ring, show_stats
 from sequence_store.inspection import inspect, stats
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--size", type=_positive, default=DICTIONARY_BYTES, metavar="BYTES", help="of the dictionary")
     command.add_argument("--force", action="store_true", help="use it even if it is no better")
 
-    command = add("retire", _retire, "forget dictionaries that no entry uses any more")
+    command = add("retire", _retire, "forget dictionaries and layouts that no entry uses any more")
     _add_grace(command)
 
     command = add("erase", _erase, "erase one member's ring and waiting log rows")
@@ -168,9 +168,9 @@ def _train(options: Options, wire: Wire) -> Figures:
 
 
 def _retire(options: Options, wire: Wire) -> Figures:
-    """Forget superseded dictionaries under which the last whole pass saw no entry."""
-    done = dictionaries.retire(wire, _keys(options), grace_ms=round(options.grace_hours * MS_PER_DAY / 24))
-    return _shown(f"superseded dictionaries of tenant {options.tenant}", asdict(done))
+    """Forget superseded dictionaries under which the last whole pass saw no entry, and layouts that two did not see."""
+    done = retirement.retire(wire, _keys(options), grace_ms=round(options.grace_hours * MS_PER_DAY / 24))
+    return _shown(f"superseded dictionaries and unused layouts of tenant {options.tenant}", asdict(done))
 
 
 def _erase(options: Options, wire: Wire) -> Figures:
@@ -225,9 +225,9 @@ def _add_grace(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--grace-hours",
         type=float,
-        default=dictionaries.GRACE_MS / MS_PER_DAY * 24,
+        default=retirement.GRACE_MS / MS_PER_DAY * 24,
         metavar="H",
-        help="how long after a new dictionary a pass must begin to prove an older one unused (%(default)s)",
+        help="how long after a change of dictionary, or the mark of a layout, a pass must begin (%(default)s)",
     )
 
 

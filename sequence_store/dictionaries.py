@@ -1,10 +1,9 @@
-"""Dictionaries over their life: trained on the store's own entries, made the current one, retired when out of use."""
+"""Dictionaries are trained on the store's own entries, and made the current one if they are better."""
 
 from __future__ import annotations
 
 import contextlib
 import random
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,21 +16,18 @@ from sequence_store.codec import DICTIONARY_BYTES, Codec, train_dictionary
 from sequence_store.frame import Owner, Sealed, UnreadableFrame
 from sequence_store.keys import Keys
 from sequence_store.layout import Layout
-from sequence_store.maintenance import PAGE, last_seen
+from sequence_store.maintenance import PAGE
 from sequence_store.stored import StoredRings, avro_bytes_of, recoded
 from sequence_store.walk import Place, draw, walk
 from sequence_store.wire import Wire, checked
 
 SAMPLE: Final = 20_000
 """Entries to train on: about a hundred times the bytes of a dictionary is what zstd asks for."""
-GRACE_MS: Final = 3_600_000
-"""No writer is thought to take longer from the read of a ring to the append; clocks may differ by as much."""
 FEWEST_ENTRIES: Final = 200
 _HELD_OUT = 5
 """One member in so many is kept from training, to measure on."""
 _LATEST = 4
 """One member in so many, those of the latest decisions, tells which layout is in use."""
-_FORGET_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -69,28 +65,6 @@ class _Sample(NamedTuple):
     sealed: Sealed
     owner: Owner
     body: bytes
-
-
-@dataclass(frozen=True)
-class Retirement:
-    """What became of the dictionaries that are not current; fingerprints in hex.
-
-    Attributes
-    ----------
-    forgotten
-        Those that no entry uses.
-    in_use
-        Those that the last whole pass saw in use.
-    waiting
-        Those that may still be in use, for all that the last whole pass can tell.
-    reason
-        Why they wait; empty if none does.
-    """
-
-    forgotten: tuple[str, ...] = ()
-    in_use: tuple[str, ...] = ()
-    waiting: tuple[str, ...] = ()
-    reason: str = ""
 
 
 def train(
@@ -147,46 +121,6 @@ def train(
     )
 
 
-def retire(wire: Wire, keys: Keys, *, grace_ms: int = GRACE_MS) -> Retirement:
-    """Forget the dictionaries that are superseded and out of use.
-
-    The evidence is the last whole pass over the rings (``maintenance.repush`` or ``sweep``). It must have begun
-    ``grace_ms`` or more after the current dictionary took over, so that nobody wrote under an older one any more, and
-    must have seen no entry under the one to go: one that this pass itself recoded was seen, and is confirmed by the
-    next. So a server of a cluster that fails over and loses the last writes brings back no entry that nobody can read.
-
-    Raises
-    ------
-    StoreError
-        The registry keeps changing, or Redis does not answer or refuses.
-    """
-    seen = last_seen(wire, keys)
-    for _ in range(_FORGET_ATTEMPTS):
-        (reply,) = checked(wire.exchange([registry.load_command(keys)], writes=False))
-        registered = registry.parse(reply)
-        current = registry.name_of(registered.current).encode()
-        superseded = {name for name in registered.dictionaries if name not in {b"", current}}
-        if not superseded:
-            return Retirement()
-        since_ms = registered.since.get(current)
-        if since_ms is None:
-            return Retirement(waiting=_names(superseded), reason="it is not known since when the current one is so")
-        if seen is None or seen.started_ms < since_ms + grace_ms:
-            return Retirement(
-                waiting=_names(superseded),
-                reason=f"no whole pass over the rings was begun more than {grace_ms / 60_000:,.0f} minutes after the "
-                f"current one took over, {max(0.0, time.time() - since_ms / 1000) / 60:,.0f} minutes ago: run repush",
-            )
-        in_use = {registered.pairs.get(codec.encode(), b"") for codec in seen.codecs}
-        unused = set() if seen.is_opaque else superseded - in_use
-        if not unused:
-            return Retirement(in_use=_names(superseded))
-        (is_forgotten,) = checked(wire.exchange([registry.forget_command(keys, registered, unused)], writes=True))
-        if is_forgotten:
-            return Retirement(forgotten=_names(unused), in_use=_names(superseded & in_use))
-    raise StoreError(f"the registry of tenant {keys.tenant!r} keeps changing: retire again when that is over")
-
-
 def _samples(
     rings: StoredRings, members: Sequence[str], each: int, rng: random.Random
 ) -> tuple[Layout | None, list[list[_Sample]]]:
@@ -217,7 +151,3 @@ def _ratio(samples: Iterable[_Sample], codec: Codec) -> float:
         avro_bytes += avro_bytes_of(sample.sealed, sample.body)
         stored_bytes += len(recoded(sample.sealed, sample.owner, codec))
     return avro_bytes / stored_bytes
-
-
-def _names(dictionaries: Iterable[bytes]) -> tuple[str, ...]:
-    return tuple(sorted(name.decode() for name in dictionaries))

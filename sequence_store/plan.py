@@ -1,4 +1,4 @@
-"""What a pass over the rings does to one of them, what it counts, and what it learns about dictionaries."""
+"""What a pass over the rings does to one of them, what it counts, and which codecs it learns to be in use."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Report:
 
 @dataclass
 class Seen:
-    """What a whole pass saw in use: the evidence on which dictionaries are retired. Plain values, kept as JSON.
+    """What a whole pass saw in use: the evidence for the retirement of codecs. Plain values, kept as JSON.
 
     Attributes
     ----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, Final, Self
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from contracts.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from contracts.errors import NotReplicated, OutcomeUnknown, StoreError, StoreUnavailable
 from sequence_store import outbox, packed, registry
 from sequence_store.codec import Codec
 from sequence_store.keys import DEFAULT_BUCKETS, Keys
@@ -51,7 +52,8 @@ class RedisRingStore:
         How long to wait for the next bytes of a reply, and for a connection; only with a URL.
     replicas, wait_ms
         How many replicas an append must have reached to count as made, and how long to wait for them, which must be
-        less than the timeout. One that has not is an OutcomeUnknown: it is there, but lost if its master is.
+        less than the client's timeout. One that has not, as far as is known, is NotReplicated: it may be there, but
+        is lost if its master is.
 
     Raises
     ------
@@ -84,6 +86,10 @@ class RedisRingStore:
         self._retention = Retention.of_days(capacity, ttl_days)
         self._owns_client = isinstance(server, str)
         self._client = connect(server, timeout_s, connect_timeout_s) if isinstance(server, str) else server
+        # A URL may have another timeout than the one given here, and a client has its own.
+        limit_s = self._client.connection_pool.connection_kwargs.get("socket_timeout")
+        if replicas and limit_s is not None and wait_ms >= 1000 * limit_s:
+            raise ValueError(f"wait_ms = {wait_ms}: must be less than the client's timeout, {1000 * limit_s:g} ms")
         self._wire = Wire(self._client)
         self._replicas, self._wait_ms = replicas, wait_ms
         self._registered = Registered()
@@ -202,19 +208,24 @@ class RedisRingStore:
         ordered = list(commands.values())
         if not self._replicas:
             return dict(zip(commands, self._wire.exchange(ordered, writes=True), strict=True))
-        replies, reached = self._wire.exchange_replicated(ordered, self._replicas, self._wait_ms)
+        try:
+            replies, reached = self._wire.exchange_replicated(ordered, self._replicas, self._wait_ms)
+        except OutcomeUnknown as error:
+            raise NotReplicated(f"{error}, which does not tell what replicas have") from error
         for place, number in enumerate(reached):
-            if replies[place] == 1 and number < self._replicas:
-                replies[place] = OutcomeUnknown(
-                    f"an append reached {number} of {self._replicas} replicas in {self._wait_ms} ms: it is lost if its "
-                    "master is; read the ring again later"
+            if isinstance(replies[place], OutcomeUnknown):
+                replies[place] = NotReplicated(f"{replies[place]}, which does not tell what replicas have")
+            elif replies[place] == 1 and number < self._replicas:
+                replies[place] = NotReplicated(
+                    f"an append reached {number} of {self._replicas} replicas in {self._wait_ms} ms: it is there, but "
+                    "lost if its master is"
                 )
         return dict(zip(commands, replies, strict=True))
 
     def _keep_up(self, epoch: Any) -> bool:
         """Load the registry if ``epoch``, as read, says that it changed; return whether it did."""
         if isinstance(epoch, Exception):
-            if self._registered.epoch is None:
+            if not self._registered.codecs:
                 raise StoreUnavailable(f"the registered codecs cannot be read: {epoch}") from epoch
             return False  # what is known still holds
         if epoch == self._registered.epoch:
@@ -235,6 +246,8 @@ class RedisRingStore:
         checked(self._wire.exchange([registry.register_command(self._keys, codec)], writes=False))
         if self._writing[0] == codec:
             self._writing = codec, True
+            # No epoch: the next read loads the registry, whatever has become of this registration meanwhile.
+            self._registered = replace(self._registered, epoch=b"")
 
 
 def _written(appends: Sequence[Append]) -> list[tuple[str, Version, bytes | None]]:

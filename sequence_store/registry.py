@@ -10,16 +10,18 @@ All stand in one hash, ``{tenant}:codecs``:
 | ``codec:<fingerprint>`` | fingerprints of its layout and its dictionary, with a ``:`` in between |
 | ``current`` | fingerprint of the dictionary that is to be written with; absent or empty for none |
 | ``since:<fingerprint>`` | when a dictionary was made the current one, and superseded the one before: ms since 1970 |
+| ``unused:<fingerprint>`` | when a layout was found out of use: ms since 1970; empty once it is registered again |
 
 A reader asks for the epoch with every batch, so it learns of a new codec, a new dictionary and of a registry that is
-gone without another round trip. Fingerprints are in hex.
+gone without another round trip. A layout that is marked as unused is to writers as if it were not registered, so they
+register it again before they append (see ``retirement``); readers need not care. Fingerprints are in hex.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +32,7 @@ from sequence_store.keys import Keys
 from sequence_store.layout import Layout
 from sequence_store.wire import Command
 
-FORGET_SCRIPT: Final = Path(__file__).with_name("forget.lua").read_bytes()
+RETIRE_SCRIPT: Final = Path(__file__).with_name("retire.lua").read_bytes()
 
 _EPOCH: Final = b"epoch"
 _CURRENT: Final = b"current"
@@ -53,7 +55,12 @@ class Registered:
     since
         Fingerprint of a dictionary -> when it was last made the current one, milliseconds since 1970.
     pairs
-        Fingerprint of every codec, understood or not -> fingerprint of its dictionary.
+        Fingerprint of every codec, understood or not -> fingerprints of its layout and its dictionary.
+    layouts
+        Fingerprint of every layout, understood or not, and of those that codecs name.
+    unused
+        Fingerprint of a layout that was found to be out of use, and not registered since -> when, milliseconds since
+        1970.
     """
 
     epoch: bytes | None = None
@@ -61,7 +68,9 @@ class Registered:
     dictionaries: Mapping[bytes, bytes] = field(default_factory=dict)
     current: bytes = b""
     since: Mapping[bytes, int] = field(default_factory=dict)
-    pairs: Mapping[bytes, bytes] = field(default_factory=dict)
+    pairs: Mapping[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
+    layouts: frozenset[bytes] = frozenset()
+    unused: Mapping[bytes, int] = field(default_factory=dict)
 
     def writing(self, layout: Layout) -> Codec:
         """Return the codec to write entries of ``layout`` with."""
@@ -76,8 +85,8 @@ class Registered:
         return frozenset(name.decode("ascii", "replace") for name in self.pairs) - known
 
     def has(self, codec: Codec) -> bool:
-        """Tell whether ``codec`` is registered."""
-        return codec in self.codecs.get(codec.tag, ())
+        """Tell whether ``codec`` is registered, and its layout is not found to be out of use."""
+        return codec in self.codecs.get(codec.tag, ()) and codec.layout.fingerprint.hex().encode() not in self.unused
 
 
 def epoch_command(keys: Keys) -> Command:
@@ -95,11 +104,13 @@ def parse(reply: Any) -> Registered:
     fields: Mapping[bytes, bytes] = (
         reply if isinstance(reply, Mapping) else dict(zip(reply[::2], reply[1::2], strict=True))
     )
+    names: set[bytes] = set()
     layouts: dict[bytes, Layout] = {}
     dictionaries: dict[bytes, bytes] = {b"": b""}
     for name, value in fields.items():
         kind, _, fingerprint = name.partition(b":")
         if kind == b"layout":
+            names.add(fingerprint)
             try:
                 layouts[fingerprint] = Layout.from_json(value)
             except ValueError:
@@ -107,27 +118,36 @@ def parse(reply: Any) -> Registered:
         elif kind == b"dictionary" and dictionary_fingerprint(value).hex().encode() == fingerprint:
             dictionaries[fingerprint] = value
     codecs: dict[int, tuple[Codec, ...]] = {}
-    since: dict[bytes, int] = {}
-    pairs: dict[bytes, bytes] = {}
+    times: dict[bytes, dict[bytes, int]] = {b"since": {}, b"unused": {}}
+    pairs: dict[bytes, tuple[bytes, bytes]] = {}
     for name, value in fields.items():
         kind, _, fingerprint = name.partition(b":")
-        if kind == b"since" and value.isdigit() and len(value) < 20:
-            since[fingerprint] = int(value)
+        if kind in times and value.isdigit() and len(value) < 20:
+            times[kind][fingerprint] = int(value)
         elif kind == b"codec":
             layout, _, dictionary = value.partition(b":")
-            pairs[fingerprint] = dictionary
+            names.add(layout)
+            pairs[fingerprint] = layout, dictionary
             if layout in layouts and dictionary in dictionaries:
                 codec = Codec(layouts[layout], dictionaries[dictionary])
                 if codec.fingerprint.hex().encode() == fingerprint:
                     codecs[codec.tag] = (*codecs.get(codec.tag, ()), codec)
-    current = dictionaries.get(fields.get(_CURRENT, b""), b"")
-    return Registered(fields.get(_EPOCH), codecs, dictionaries, current, since, pairs)
+    return Registered(
+        epoch=fields.get(_EPOCH),
+        codecs=codecs,
+        dictionaries=dictionaries,
+        current=dictionaries.get(fields.get(_CURRENT, b""), b""),
+        since=times[b"since"],
+        pairs=pairs,
+        layouts=frozenset(names),
+        unused=times[b"unused"],
+    )
 
 
 def register_command(keys: Keys, codec: Codec) -> Command:
-    """Return the command that registers ``codec`` with its layout and dictionary."""
+    """Return the command that registers ``codec`` with its layout, which is in use again, and its dictionary."""
     layout, dictionary = codec.layout.fingerprint.hex(), name_of(codec.dictionary)
-    fields: list[str | bytes] = [f"layout:{layout}", codec.layout.to_json()]
+    fields: list[str | bytes] = [f"layout:{layout}", codec.layout.to_json(), f"unused:{layout}", b""]
     if codec.dictionary:
         fields += [f"dictionary:{dictionary}", codec.dictionary]
     fields += [f"codec:{codec.fingerprint.hex()}", f"{layout}:{dictionary}"]
@@ -145,15 +165,36 @@ def use_command(keys: Keys, dictionary: bytes, at_ms: int | None = None) -> Comm
     return ("HSET", keys.codecs, *registered, _CURRENT, name, f"since:{name}", since, _EPOCH, _new_epoch())
 
 
-def forget_command(keys: Keys, registered: Registered, dictionaries: Iterable[bytes]) -> Command:
-    """Return the command that forgets dictionaries, given by fingerprint, and their codecs.
+def retire_command(
+    keys: Keys,
+    registered: Registered,
+    *,
+    dictionaries: Collection[bytes] = (),
+    layouts: Collection[bytes] = (),
+    unused: Collection[bytes] = (),
+    at_ms: int = 0,
+) -> Command:
+    """Return the command that forgets dictionaries and layouts, and marks others; all are given by fingerprint.
 
-    It is answered by 1; by 0, and nothing is forgotten, if the registry is no longer as it was read.
+    It is answered by 1; by 0, and nothing is changed, if the registry is no longer as it was read.
+
+    Parameters
+    ----------
+    dictionaries, layouts
+        Those to forget, with their codecs.
+    unused, at_ms
+        Layouts that are found to be out of use, and when, milliseconds since 1970.
     """
-    names = set(dictionaries)
-    fields = [b"codec:" + codec for codec, dictionary in registered.pairs.items() if dictionary in names]
-    fields += [kind + name for name in sorted(names) for kind in (b"dictionary:", b"since:")]
-    return ("EVAL", FORGET_SCRIPT, 1, keys.codecs, registered.epoch or b"", _new_epoch(), *fields)
+    gone = [
+        b"codec:" + codec
+        for codec, (layout, dictionary) in registered.pairs.items()
+        if layout in layouts or dictionary in dictionaries
+    ]
+    gone += [kind + name for name in sorted(dictionaries) for kind in (b"dictionary:", b"since:")]
+    gone += [kind + name for name in sorted(layouts) for kind in (b"layout:", b"unused:")]
+    fields = {**dict.fromkeys(gone, b""), **{b"unused:" + name: b"%d" % at_ms for name in sorted(unused)}}
+    changes = (part for field in fields.items() for part in field)
+    return ("EVAL", RETIRE_SCRIPT, 1, keys.codecs, registered.epoch or b"", _new_epoch(), *changes)
 
 
 def name_of(dictionary: bytes) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from contracts.api import Candidate, DecisionRequest, Rejection, Reply, encode, parse_body, parse_items
 from contracts.attribution import penalties
-from contracts.errors import OutcomeUnknown, PacerError, RequestError, SpecError, StoreError
+from contracts.errors import NotReplicated, OutcomeUnknown, PacerError, RequestError, SpecError, StoreError
 from contracts.settings import Settings
 from contracts.spec import Spec
 from models.artifact import Artifact, load_artifact
@@ -204,7 +204,11 @@ class Engine:
     def _decide_turn(
         self, requests: Sequence[DecisionRequest], turn: Sequence[int], answers: list[Answer | None]
     ) -> list[int]:
-        """Decide requests of distinct members; fill ``answers``; return those refused by the compare-and-set."""
+        """Decide requests of distinct members; fill ``answers``; return those refused by the compare-and-set.
+
+        An append that too few replicas are known to have falls back: it may be on its master, and be lost with it. Who
+        asks again is answered from the master's ring, ``replayed`` if it is there, without another wait for replicas.
+        """
         batch = [requests[i] for i in turn]
         try:
             features, rings = self._read(batch)
@@ -234,9 +238,9 @@ class Engine:
                 answers[i] = answer
             elif outcome is AppendOutcome.CONFLICT:
                 refused.append(i)
-            elif isinstance(outcome, OutcomeUnknown):
+            elif isinstance(outcome, OutcomeUnknown) and not isinstance(outcome, NotReplicated):
                 unknown.append(i)
-            else:  # nothing of it was written
+            else:  # nothing of it was written, or a read of its master cannot tell whether it will stay
                 answers[i] = answers_of.fallback(self.artifact, requests[i], str(outcome))
         for i, answer in zip(unknown, self._read_back([requests[i] for i in unknown]), strict=True):
             answers[i] = answer

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.redis_cluster import RedisCluster
-from tests.redis_server import RedisServer
+from benchmarks.redis_cluster import RedisCluster
+from benchmarks.redis_server import RedisServer
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -224,7 +224,7 @@ def examine_registry(dictionary: bytes, rng: random.Random, tally: Tally, limit:
     for command in (registry.register_command(keys, codec), registry.use_command(keys, dictionary, at_ms=0)):
         names, values = ([_as_bytes(part) for part in command[start::2]] for start in (2, 3))
         fields |= zip(names, values, strict=True)
-    ways = [(name, kind, value) for name, whole in fields.items() for kind, value in damaged(whole, rng)]
+    ways = [(name, kind, value) for name, whole in fields.items() if whole for kind, value in damaged(whole, rng)]
     for name, kind, value in rng.sample(ways, min(limit, len(ways))):
         number = tally.begin(kind)
         case = f"{kind}, registered {name!r}: {value[:4_000].hex()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final, NamedTuple
 
+from benchmarks.redis_cluster import RedisCluster
 from benchmarks.soak.crew import Crew
 from benchmarks.soak.entries import NOW_MS
 from benchmarks.soak.persistent import Manner, judge, open_store, write
@@ -13,7 +14,6 @@ from benchmarks.soak.servers import redis_cluster
 from benchmarks.soak.writers import take_rows
 from sequence_store import Ring
 from sequence_store.keys import Keys
-from tests.redis_cluster import RedisCluster
 
 WRITERS: Final = 8
 MEMBERS: Final = 24

@@ -17,7 +17,7 @@ from benchmarks.soak.scenario import Report, Soak
 from benchmarks.soak.servers import redis_server
 from benchmarks.soak.writers import take_rows
 from contracts.errors import StoreError
-from sequence_store import Ring, RingStore, dictionaries, erasure, maintenance, plan
+from sequence_store import Ring, RingStore, dictionaries, erasure, maintenance, plan, retirement
 from sequence_store.keys import Keys
 from sequence_store.maintenance import OnPage, Pace
 from sequence_store.retention import MS_PER_DAY
@@ -33,7 +33,7 @@ CAPACITY: Final = 16
 MANNER: Final = Manner(capacity=CAPACITY, aged_every=4, looked_at_every=4)
 ERASED_MANNER: Final = Manner(capacity=CAPACITY)
 GRACE_MS: Final = 5_000
-"""How long a writer may take from a read to its append, as far as the retirement of dictionaries is concerned."""
+"""How long a writer may take from a read to its append, as far as the retirement of codecs is concerned."""
 SAMPLE: Final = 4_000
 _TIMEOUT_S = 60.0
 _TTL_MS = round(TTL_DAYS * MS_PER_DAY)
@@ -182,8 +182,10 @@ class Caretaker:
             self.counts["too_few_entries_to_train"] += 1  # after an empty push
 
     def _retire(self) -> None:
-        done = dictionaries.retire(self._wire, self._keys, grace_ms=GRACE_MS)
+        done = retirement.retire(self._wire, self._keys, grace_ms=GRACE_MS)
         self.counts["dictionaries_retired"] += len(done.forgotten)
+        self.counts["layouts_unused"] += len(done.layouts_unused)
+        self.counts["layouts_retired"] += len(done.layouts_forgotten)
 
     def _empty(self) -> None:
         self._store.empty()

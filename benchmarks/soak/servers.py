@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.redis_cluster import RedisCluster
-from tests.redis_server import RedisServer
+from benchmarks.redis_cluster import RedisCluster
+from benchmarks.redis_server import RedisServer
 
 
 @contextmanager

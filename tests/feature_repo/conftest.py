@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.redis_server import RedisServer
 from contracts.settings import CHECKOUT, Settings, load_settings
 from tests.feature_repo.tables import at, deploy_spec, shop, write_notification, write_table
-from tests.redis_server import RedisServer
 
 MEMBERS = tuple(f"m{i:02}" for i in range(20))
 

@@ -24,6 +24,7 @@ from feast import (
 )
 from feast.types import Bool, Float32, Float64, Int32, Int64, PrimitiveFeastType, String
 
+from benchmarks.redis_server import RedisServer
 from contracts.errors import SpecError, StoreError, StoreUnavailable
 from contracts.settings import Settings
 from feature_repo.deploy import materialize
@@ -33,7 +34,6 @@ from simulator.features import ACTIVITY
 from simulator.members import PROFILE
 from tests.feature_repo.conftest import MEMBERS
 from tests.feature_repo.tables import CLOCK, NOTIFICATION, START, TIME, at
-from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
 

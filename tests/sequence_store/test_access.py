@@ -11,11 +11,11 @@ import pytest
 import redis
 from redis.exceptions import NoPermissionError
 
+from benchmarks.redis_cluster import SLOTS, RedisCluster
+from benchmarks.redis_server import RedisServer
 from contracts.errors import StoreError, StoreUnavailable
 from sequence_store import RedisRingStore
 from sequence_store.wire import Wire, connect
-from tests.redis_cluster import SLOTS, RedisCluster
-from tests.redis_server import RedisServer
 from tests.sequence_store.samples import LAYOUT, append_one, read_one
 from tests.tls_proxy import Authority, TlsProxy
 

@@ -12,9 +12,11 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from contracts.errors import OutcomeUnknown, StoreUnavailable
+from benchmarks.redis_cluster import RedisCluster
+from contracts.errors import NotReplicated, OutcomeUnknown, StoreUnavailable
+from sequence_store import Append, AppendOutcome, RedisRingStore
 from sequence_store.wire import Wire, connect
-from tests.redis_cluster import RedisCluster
+from tests.sequence_store.samples import LAYOUT, make_entry, read_one
 
 pytestmark = pytest.mark.integration
 _numbers = itertools.count()
@@ -333,3 +335,17 @@ def test_a_failover_loses_what_no_replica_acknowledged(
         cluster.revive(replica)
     cluster.promote(replica)
     assert values(wire, keys[:1]) == [b"x" if waited else None]
+
+
+def test_appends_are_acknowledged_by_the_replicas_of_their_own_masters(cluster: RedisCluster) -> None:
+    tenant, members = f"replicated-{next(_numbers)}", [f"m{number}" for number in range(30)]
+    with RedisRingStore(cluster.url, tenant, LAYOUT, 4, 14, timeout_s=30, replicas=1, wait_ms=10_000) as store:
+        appends = [Append(member, read_one(store, member).version, make_entry(0), None) for member in members]
+        assert store.append(appends) == [AppendOutcome.APPENDED] * len(members)
+    cluster.kill(cluster.replica(cluster.masters()[0]))
+    with RedisRingStore(cluster.url, tenant, LAYOUT, 4, 14, timeout_s=30, replicas=1, wait_ms=3_000) as store:
+        appends = [Append(member, read_one(store, member).version, make_entry(1), None) for member in members]
+        outcomes = store.append(appends)
+    doubted = [outcome for outcome in outcomes if isinstance(outcome, NotReplicated)]
+    assert 0 < len(doubted) < len(members)
+    assert all(outcome is AppendOutcome.APPENDED for outcome in outcomes if outcome not in doubted)

@@ -206,6 +206,16 @@ def test_dictionaries_from_training_to_retirement(tenant: Tenant, command: Comma
     assert [len(read_one(store, f"member-{number}").entries) for number in range(60)] == [4] * 60
 
 
+def test_layouts_go_after_two_repushes_that_meet_no_entry_under_them(tenant: Tenant, command: Command) -> None:
+    grow(tenant.open(), 4)
+    options = ("repush", "--ttl-days", "36500", "--recode", "--grace-hours", "0")
+    assert command.figures(*options)["retirement"]["layouts_unused"] == []
+    command.figures("empty")
+    assert command.figures(*options)["retirement"]["layouts_unused"] == [LAYOUT.fingerprint.hex()]
+    assert command.figures(*options)["retirement"]["layouts_forgotten"] == [LAYOUT.fingerprint.hex()]
+    assert command.figures("retire", "--grace-hours", "0")["layouts_forgotten"] == []
+
+
 def test_erase_one_member(tenant: Tenant, command: Command) -> None:
     store = tenant.open()
     for member_id in ("m", "other"):

@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
+from benchmarks.redis_cluster import RedisCluster
+from benchmarks.redis_server import RedisServer
 from contracts.errors import StoreError
 from sequence_store import Append, AppendOutcome, Entry, RedisRingStore, packed, registry
 from sequence_store.maintenance import OnPage, Pace, repush, sweep
 from sequence_store.plan import Report
 from sequence_store.walk import Place
-from tests.redis_cluster import RedisCluster
-from tests.redis_server import RedisServer
 from tests.sequence_store.samples import (
     DAY_MS,
     LAYOUT,

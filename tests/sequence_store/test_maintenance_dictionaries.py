@@ -14,9 +14,10 @@ import pytest
 from contracts.errors import StoreError
 from sequence_store import Append, AppendOutcome, Entry, Layout, RedisRingStore, registry, storage
 from sequence_store.codec import Codec
-from sequence_store.dictionaries import Retirement, retire, train
+from sequence_store.dictionaries import train
 from sequence_store.maintenance import Pace, repush
 from sequence_store.registry import Registered, name_of
+from sequence_store.retirement import Retirement, retire
 from sequence_store.walk import draw
 from tests.sequence_store.samples import (
     DAY_MS,
@@ -158,7 +159,7 @@ def test_a_superseded_dictionary_goes_once_a_later_pass_saw_nothing_under_it(ten
     assert registered(tenant).epoch != epoch
     assert set(registered(tenant).dictionaries.values()) == {b"", second}
     assert set(registered(tenant).since) == {name_of(second).encode()}
-    assert set(registered(tenant).pairs.values()) == {name_of(second).encode()}
+    assert {dictionary for _, dictionary in registered(tenant).pairs.values()} == {name_of(second).encode()}
     for reader in (store, tenant.open()):
         assert read_one(reader).entries == entries
     assert retired(tenant) == Retirement()
@@ -189,7 +190,7 @@ def test_a_dictionary_whose_entries_are_emptied_or_aged_goes(tenant: Tenant) -> 
     tenant.call("INCR", tenant.keys.generation(tenant.keys.bucket("emptied")))
     tenant.use_dictionary(2, NOW_MS)
     pass_at(tenant, NOW_MS + HOUR_MS)
-    assert retired(tenant) == Retirement(forgotten=(name_of(first),))
+    assert retired(tenant).forgotten == (name_of(first),)
 
 
 @pytest.mark.integration
@@ -225,7 +226,7 @@ def test_a_ring_of_a_later_release_may_use_any_dictionary(tenant: Tenant) -> Non
     assert retired(tenant) == Retirement(in_use=(name_of(first),))
     tenant.call("DEL", tenant.keys.ring("m"))
     pass_at(tenant, NOW_MS + HOUR_MS)
-    assert retired(tenant) == Retirement(forgotten=(name_of(first),))
+    assert retired(tenant).forgotten == (name_of(first),)
 
 
 @pytest.mark.integration
@@ -238,7 +239,7 @@ def test_a_registry_that_changes_in_between_is_read_again(tenant: Tenant) -> Non
     stale = registered(tenant)
     # The first is made the current one again, right before it would be forgotten.
     tenant.use_dictionary(1, NOW_MS)
-    assert tenant.call(*registry.forget_command(tenant.keys, stale, {name_of(first).encode()})) == 0
+    assert tenant.call(*registry.retire_command(tenant.keys, stale, dictionaries={name_of(first).encode()})) == 0
     assert registered(tenant).current == first
     assert name_of(first) not in retired(tenant).forgotten
     assert read_one(tenant.open()).skipped == {}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from contracts.errors import OutcomeUnknown, StoreError, StoreUnavailable
+from benchmarks.redis_server import RedisServer
+from contracts.errors import NotReplicated, OutcomeUnknown, StoreError, StoreUnavailable
 from sequence_store import Append, AppendOutcome, RedisRingStore
-from tests.redis_server import RedisServer
 from tests.sequence_store.samples import LAYOUT, append_one, grow, make_entry, read_many, read_one
 
 pytestmark = pytest.mark.integration
@@ -26,8 +26,8 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-def open_store(url: str, timeout_s: float = 30.0) -> RedisRingStore:
-    return RedisRingStore(url, "demo", LAYOUT, 1024, 14, timeout_s=timeout_s, connect_timeout_s=timeout_s)
+def open_store(url: str, timeout_s: float = 30.0, **changes: int) -> RedisRingStore:
+    return RedisRingStore(url, "demo", LAYOUT, 1024, 14, timeout_s=timeout_s, connect_timeout_s=timeout_s, **changes)
 
 
 def test_a_killed_server_loses_no_acknowledged_append_and_doubles_none(server: RedisServer) -> None:
@@ -93,6 +93,34 @@ def test_a_server_that_hangs_leaves_the_outcome_unknown_until_it_is_read_back(se
     assert ring.cycle("unknown") is not None
     assert ring.version.count == 2
     assert [row for _, row in patient.drain(10)] == [b"row"]
+
+
+def test_an_append_that_no_replica_has_is_there_but_not_acknowledged(server: RedisServer) -> None:
+    store = open_store(server.url, replicas=1, wait_ms=1)
+    appends = [Append(member, read_one(store, member).version, make_entry(0), b"row") for member in "ab"]
+    for outcome in store.append(appends):
+        assert isinstance(outcome, NotReplicated)
+        assert "reached 0 of 1 replicas in 1 ms" in str(outcome)
+    assert store.append(appends) == [AppendOutcome.CONFLICT] * 2
+    assert [ring.entries for ring in read_many(store, ["a", "b"])] == [(make_entry(0),)] * 2
+    assert len(store.drain(10)) == 2
+
+
+def test_a_master_lost_with_its_append_does_not_tell_what_replicas_have(server: RedisServer) -> None:
+    store = open_store(server.url, timeout_s=1.0, replicas=1, wait_ms=1)
+    version = read_one(store).version
+    store.append([Append("another", read_one(store, "another").version, make_entry(0), None)])
+    server.send(signal.SIGSTOP)
+    try:
+        with pytest.raises(NotReplicated, match="does not tell what replicas have"):
+            store.append([Append("m", version, make_entry(0), None)])
+    finally:
+        server.send(signal.SIGCONT)
+
+
+def test_a_wait_for_replicas_ends_before_the_client_s_patience_does(server: RedisServer) -> None:
+    with pytest.raises(ValueError, match=r"wait_ms = 500: must be less than the client's timeout, 500 ms"):
+        open_store(server.url, timeout_s=0.5, replicas=1, wait_ms=500)
 
 
 def test_a_server_that_is_not_there_is_unavailable_and_back_after_its_restart(server: RedisServer) -> None:

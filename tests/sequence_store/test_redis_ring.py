@@ -51,6 +51,7 @@ def test_the_keys_are_these_and_only_these(redis_url: str, client: redis.Redis) 
     assert fields.pop(b"epoch")
     assert fields == {
         f"layout:{layout}".encode(): LAYOUT.to_json().encode(),
+        f"unused:{layout}".encode(): b"",
         f"codec:{codec}".encode(): f"{layout}:".encode(),
     }
     ((_, row),) = client.xrange(OUTBOX_M)  # type: ignore[misc]

@@ -366,7 +366,7 @@ def run(command: Command, fields: dict[bytes, bytes]) -> None:
     st.dictionaries(
         st.builds(
             lambda kind, rest: kind + rest,
-            st.sampled_from([b"layout:", b"dictionary:", b"codec:", b"since:", b"current", b"epoch", b""]),
+            st.sampled_from([b"layout:", b"dictionary:", b"codec:", b"since:", b"unused:", b"current", b"epoch", b""]),
             st.binary(max_size=9),
         ),
         st.binary(max_size=60),

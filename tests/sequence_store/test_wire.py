@@ -12,10 +12,10 @@ import pytest
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from benchmarks.redis_cluster import RedisCluster
+from benchmarks.redis_server import RedisServer
 from contracts.errors import OutcomeUnknown, StoreError, StoreUnavailable
 from sequence_store.wire import Wire, connect
-from tests.redis_cluster import RedisCluster
-from tests.redis_server import RedisServer
 
 _numbers = itertools.count()
 

