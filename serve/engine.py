@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.api import Candidate, DecisionRequest, Rejection, Reply, encode, parse_body, parse_items
+from contracts.api import DecisionRequest, Rejection, Reply, encode, parse_body, parse_items
 from contracts.attribution import penalties
 from contracts.errors import NotReplicated, OutcomeUnknown, PacerError, RequestError, SpecError, StoreError
 from contracts.settings import Settings
@@ -26,17 +26,17 @@ from contracts.spec import Spec
 from models.artifact import Artifact, load_artifact
 from models.encoding import to_float32
 from models.prompts import make_prompts
-from models.steps import Bools, Floats
+from models.steps import Bools
 from models.utility import rewards_of
-from sequence_store.entry import Entry
-from sequence_store.ring import Append, AppendOutcome, Ring, RingStore, Version
-from sequence_store.rings import Rings
+from sequence_store.columns import EntryColumns
+from sequence_store.ring import AppendOutcome, Ring, RingStore, Version
+from sequence_store.rings import Appends, Rings
 from sequence_store.storage import rounded
 from serve import answers as answers_of
 from serve.answers import Answer
 from serve.candidates import TopCandidates, pick_candidates
 from serve.exploration import choose_action
-from serve.history import HistoryReader, bitmask, known_rewards, layout_of
+from serve.history import HistoryReader, bitmasks, known_rewards, layout_of
 from serve.log_rows import log_row
 from serve.rings import open_rings
 
@@ -256,7 +256,7 @@ class Engine:
         values = _within(features, "features", deadlines.features, started).values
         return values, _within(rings, "rings", deadlines.rings, started)
 
-    def _compute(self, batch: Sequence[DecisionRequest], read: Read) -> tuple[list[Answer], list[Append]]:
+    def _compute(self, batch: Sequence[DecisionRequest], read: Read) -> tuple[list[Answer], Appends]:
         """Score, decide and build entries for a batch whose reads are there."""
         artifact = self.artifact
         features = artifact.encoder.encode_features(tuple(self._column), read.features)
@@ -281,25 +281,34 @@ class Engine:
         ]
         actions = np.asarray([action for action, _ in taken])
         rewards = self._known_rewards(actions, top, read.features)
-        answers, appends = [], []
+        chosen = [request.candidates[k] for request, k in zip(batch, top.chosen.tolist(), strict=True)]
+        base = top.states.shape[1] - len(artifact.encoder.scores)
+        entries = EntryColumns(
+            floats={
+                "state": top.states[:, :base],
+                "scores": top.states[:, base:],
+                "rewards": rewards,
+                "counters": counters,
+                "probabilities": np.stack(probabilities),
+            },
+            sequence=np.asarray([version.count for version in read.versions]),
+            at_ms=np.asarray(times_ms),
+            action=actions,
+            eligible=bitmasks(top.eligible),
+            mask_key=[self.spec.ring.mask_key] * len(batch),
+            cycle_id=[request.cycle_id for request in batch],
+            notification_id=[candidate.notification_id for candidate in chosen],
+            model=[artifact.name] * len(batch),
+            layout=self._layout,
+        )
+        answers, rows = [], []
         for i, request in enumerate(batch):
-            action, propensity = taken[i]
-            candidate = request.candidates[int(top.chosen[i])]
-            floats = {
-                **self._split_state(top.states[i]),
-                "rewards": rewards[i],
-                "counters": counters[i],
-                "probabilities": probabilities[i],
-            }
-            eligible = np.flatnonzero(top.eligible[i]).tolist()
-            entry = self._entry(request, candidate, read.versions[i], action, eligible, floats)
-            history_used = int(steps.valid[i].sum()) - 1
+            entry, history_used = entries.entry(i), int(steps.valid[i].sum()) - 1
             answers.append(answers_of.decided(artifact, request, entry, decisions, i, history_used))
-            row = log_row(self.spec, request, candidate, entry, propensity)
-            appends.append(Append(request.member_id, read.versions[i], entry, row))
-        return answers, appends
+            rows.append(log_row(self.spec, request, chosen[i], entry, taken[i][1]))
+        return answers, Appends([request.member_id for request in batch], read.versions, entries, rows)
 
-    def _append(self, appends: Sequence[Append]) -> Sequence[AppendOutcome | StoreError]:
+    def _append(self, appends: Appends) -> Sequence[AppendOutcome | StoreError]:
         try:
             return self._rings.append(appends)
         except StoreError as error:
@@ -359,32 +368,6 @@ class Engine:
                 values = np.where(np.isfinite(values), values, self.spec.state.missing_value(grows_with))
             columns.append(to_float32(penalties(self.spec, name, actions, values)))
         return np.stack(columns, axis=1) if columns else np.zeros((len(actions), 0), np.float32)
-
-    def _split_state(self, state: Floats) -> dict[str, Floats]:
-        base = len(state) - len(self.artifact.encoder.scores)
-        return {"state": state[:base], "scores": state[base:]}
-
-    def _entry(
-        self,
-        request: DecisionRequest,
-        candidate: Candidate,
-        version: Version,
-        action: int,
-        eligible: Sequence[int],
-        floats: Mapping[str, NDArray[np.floating]],
-    ) -> Entry:
-        return Entry(
-            floats=floats,
-            at_ms=request.at_ms,
-            action=action,
-            eligible=bitmask(eligible),
-            sequence=version.count,
-            mask_key=self.spec.ring.mask_key,
-            cycle_id=request.cycle_id,
-            notification_id=candidate.notification_id,
-            model=self.artifact.name,
-            layout=self._layout,
-        )
 
 
 def _one_a_member(requests: Sequence[DecisionRequest], waiting: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -96,9 +96,10 @@ def known_rewards(spec: Spec) -> tuple[str, ...]:
     return tuple(name for name, reward in spec.rewards.items() if reward.kind != "counter")
 
 
-def bitmask(eligible: Sequence[int]) -> int:
-    """Return action indices as a bitmask."""
-    return sum(1 << index for index in set(eligible))
+def bitmasks(eligible: Bools) -> Ints:
+    """Return eligible actions [B, A] as bitmasks [B]."""
+    bits: Ints = (eligible.astype(np.int64) << np.arange(eligible.shape[1])).sum(axis=1)
+    return bits
 
 
 class HistoryReader:

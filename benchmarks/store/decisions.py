@@ -22,12 +22,12 @@ from contracts.settings import Settings
 from contracts.spec import Spec
 from models.artifact import Artifact, load_artifact, newest_artifact
 from models.prompts import make_prompts
-from models.steps import Bools, Floats, Ints
+from models.steps import Floats, Ints
 from models.train import fit_policy
 from models.training_data import DecisionTable, encode, prepare, read_decision_table
 from models.trajectories import Trajectories
 from sequence_store import Entry, FloatGroup, Layout
-from serve.history import known_rewards, layout_of
+from serve.history import bitmasks, known_rewards, layout_of
 
 CHUNK: Final = 256
 """Decisions that the policy is asked for at once."""
@@ -156,7 +156,7 @@ def decisions_of(
         },
         at_ms=steps.times_ms,
         actions=steps.actions,
-        eligible=_bitmasks(steps.eligible),
+        eligible=bitmasks(steps.eligible),
         cycle_ids=[cycle_id(at_ms) for at_ms in steps.times_ms.tolist()],
         notification_ids=notification_ids,
         mask_key=spec.ring.mask_key,
@@ -224,8 +224,3 @@ def _probabilities(artifact: Artifact, steps: Trajectories, rows: Ints, console:
         prompts = make_prompts(spec.reward_names, [spec.prompt] * len(part))
         probabilities[part] = artifact.policy.act(windows, prompts).probabilities[:, 1:]
     return probabilities
-
-
-def _bitmasks(eligible: Bools) -> Ints:
-    bits: Ints = (eligible.astype(np.int64) << np.arange(eligible.shape[1])).sum(axis=1)
-    return bits

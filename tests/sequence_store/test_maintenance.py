@@ -426,7 +426,8 @@ def paged_repush(
         pages += 1
         if after_page is not None:
             after_page(place, report)
-        if pages == stop_after:
+        # On a cluster the first pages may have none of the tenant's rings.
+        if 0 < stop_after <= pages and report.rings:
             raise Stopped
 
     pace = Pace(1.0, sleep=lambda _: None)
