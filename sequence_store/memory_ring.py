@@ -14,8 +14,9 @@ from sequence_store.layout import Layout
 from sequence_store.packed import Change
 from sequence_store.retention import Retention
 from sequence_store.ring import Append, AppendOutcome, Cursor
-from sequence_store.rings import Rings, RingValue
+from sequence_store.rings import Rings
 from sequence_store.sealing import changes_of
+from sequence_store.side_by_side import RingValue
 
 
 @dataclass

@@ -22,8 +22,9 @@ from sequence_store.layout import Layout
 from sequence_store.registry import Registered
 from sequence_store.retention import Retention
 from sequence_store.ring import Append, AppendOutcome, Cursor, Version
-from sequence_store.rings import Appends, Rings, RingValue
+from sequence_store.rings import Appends, Rings
 from sequence_store.sealing import changes_of
+from sequence_store.side_by_side import RingValue
 from sequence_store.wire import Command, Wire, checked, connect
 
 _PLACES: Final = 16_384

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from contracts.errors import StoreError
-from sequence_store import avro, packed
+from sequence_store import avro_columns, packed
 from sequence_store.codec import Codec
 from sequence_store.frame import Owner
 from sequence_store.keys import check_member_id
@@ -22,7 +22,7 @@ def changes_of(appends: Sequence[Append], tenant: str, codec: Codec, capacity: i
 
     A StoreError in the result names the field and its value by which that append breaks a limit or contradicts itself.
     """
-    if len(appends) >= avro.FEW:
+    if len(appends) >= avro_columns.FEW:
         try:
             together = appends if isinstance(appends, Appends) else Appends.of(appends)
             return list(_changes_together(together, tenant, codec, capacity))
@@ -50,7 +50,7 @@ def _changes_together(appends: Appends, tenant: str, codec: Codec, capacity: int
     sequences, layout = entries.sequence.tolist(), entries.layout
     items = zip(appends.member_ids, appends.versions, sequences, appends.log_rows, strict=True)
     found = [_checked(member, version, sequence, layout, row, codec) for member, version, sequence, row in items]
-    encoded = zip(entries.cycle_id, avro.encode_all(entries), strict=True)
+    encoded = zip(entries.cycle_id, avro_columns.encode_all(entries), strict=True)
     for member_id, version, of_ring, (cycle_id, (head, body)) in zip(
         appends.member_ids, appends.versions, found, encoded, strict=True
     ):

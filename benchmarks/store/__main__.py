@@ -18,7 +18,7 @@ from typing import Final
 from rich.console import Console
 
 from benchmarks.store import decisions as log
-from benchmarks.store import physical
+from benchmarks.store import frontier, physical
 from benchmarks.store.bytes_used import Loaded, bytes_written, load
 from benchmarks.store.decisions import Decisions
 from benchmarks.store.growth import SIZES, read_costs
@@ -120,6 +120,8 @@ def measure(decisions: Decisions, title: str, scale: Scale, console: Console) ->
             "packed": Measured(ring.per_member, ring.written, rate),
             **physical.measure(server, codecs.shipped, decisions, few, scale.plan.repeats),
         }
+        console.print("entries compressed together")
+        results.frontier = frontier.measure(server, codecs.shipped, decisions, few)
         console.print("reads as members grow")
         server.flush()
         results.reads = read_costs(server, codecs.shipped, decisions, scale.sizes, scale.read_batches)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.store.cost import CORE_MONTH, DECISIONS_PER_S, GIB_MONTH, Cost
+from benchmarks.store.frontier import Point
 from benchmarks.store.growth import READ_BATCH, Read
 from benchmarks.store.layouts import SAFE_PEERS
 from benchmarks.store.physical import Measured
@@ -43,6 +44,8 @@ class Results:
     natural_paces: dict[str, Pace] = field(default_factory=dict)
     reads: dict[int, Read] = field(default_factory=dict)
     physical: dict[str, Measured] = field(default_factory=dict)
+    frontier: dict[int, Point] = field(default_factory=dict)
+    """Entries that are compressed together -> what that takes."""
     other: Results | None = None
     """The same of another log: bytes alone."""
 
@@ -56,6 +59,10 @@ class Results:
             name: Cost.of(self.paces[name], row.per_member, row.written, self.decisions_per_day)
             for name, row in self.ours.items()
         }
+
+    def frontier_cost(self, point: Point) -> Cost:
+        """Return what a ring with such packs would cost, if it took no more time than the shipped one."""
+        return Cost.of(self.paces["ring"], point.per_member, point.written, self.decisions_per_day)
 
     def targets(self) -> list[tuple[str, float, str, bool]]:
         """Return (figure, value, target, whether it is met) of the figures that were promised."""
@@ -119,6 +126,11 @@ class Results:
                 name: {key: round(value, 1) for key, value in dataclasses.asdict(row).items()}
                 for name, row in self.physical.items()
             },
+            "frontier": {
+                str(size): {key: round(value, 1) for key, value in dataclasses.asdict(point).items()}
+                | {"usd_month": round(self.frontier_cost(point).usd_month)}
+                for size, point in self.frontier.items()
+            },
             "cost_at_150000_per_s": {
                 name: {key: round(value, 2) for key, value in dataclasses.asdict(cost).items()}
                 | {"usd_month": round(cost.usd_month)}
@@ -142,6 +154,7 @@ def show(results: Results, console: Console) -> None:
         return
     console.print(_speed_table(results))
     console.print(_physical_table(results))
+    console.print(_frontier_table(results))
     console.print(_growth_table(results))
     console.print(_cost_table(results))
     costs = results.costs()
@@ -199,6 +212,20 @@ def _physical_table(results: Results) -> Table:
     )
     for name, row in results.physical.items():
         table.add_row(name, *(f"{value:,.0f}" for value in dataclasses.astuple(row)))
+    return table
+
+
+def _frontier_table(results: Results) -> Table:
+    table = _table(
+        "entries compressed together: the ring (1), and what would become of it; time as the ring's",
+        ("together", "bytes a member", "written an append", "lost to a damaged byte", "$ a month"),
+    )
+    for size, point in results.frontier.items():
+        usd = results.frontier_cost(point).usd_month
+        table.add_row(str(size), f"{point.per_member:,.0f}", f"{point.written:,.0f}", str(point.lost), f"{usd:,.0f}")
+    whole = results.ours["whole_record"]
+    usd = results.costs()["whole_record"].usd_month
+    table.add_row("whole_record", f"{whole.per_member:,.0f}", f"{whole.written:,.0f}", "16", f"{usd:,.0f}")
     return table
 
 

@@ -17,12 +17,12 @@ from benchmarks.store.rings import ReadRings, Rings
 from benchmarks.store.server import Meter, Server
 from contracts.errors import StoreError
 from sequence_store import Entry
-from sequence_store.avro import FEW
+from sequence_store.avro_columns import FEW
 from sequence_store.columns import EntryColumns
 from sequence_store.joined import Ints
 from sequence_store.keys import Keys
 from sequence_store.registry import epoch_command
-from sequence_store.rings import NewestEntries
+from sequence_store.side_by_side import NewestEntries
 from sequence_store.wire import Wire
 
 BATCHES: Final = (1, 64)

@@ -418,16 +418,16 @@ def paged_repush(
     restart: bool = False,
     after_page: OnPage | None = None,
 ) -> Report:
-    """Make a pass with the smallest pages; stop it once so many were dealt with."""
-    pages = 0
+    """Make a pass with the smallest pages; stop it once so many that had rings were dealt with."""
+    pages = rings = 0
 
     def on_page(place: Place, report: Report) -> None:
-        nonlocal pages
-        pages += 1
+        nonlocal pages, rings
+        # On a cluster the first pages may have none of the tenant's rings.
+        pages, rings = pages + (report.rings > rings), report.rings
         if after_page is not None:
             after_page(place, report)
-        # On a cluster the first pages may have none of the tenant's rings.
-        if 0 < stop_after <= pages and report.rings:
+        if pages == stop_after:
             raise Stopped
 
     pace = Pace(1.0, sleep=lambda _: None)

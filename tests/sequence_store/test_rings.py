@@ -9,18 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import StoreError, StoreUnavailable
-from sequence_store import Append, Entry, FloatGroup, Layout, Ring, avro, packed
-from sequence_store.avro import FEW, MAX_AT_MS
+from sequence_store import Append, Entry, FloatGroup, Layout, Ring, avro, avro_columns, packed
+from sequence_store.avro import MAX_AT_MS
+from sequence_store.avro_columns import FEW
 from sequence_store.codec import Codec, train_dictionary
 from sequence_store.columns import EntryColumns
 from sequence_store.frame import Codecs, Owner
 from sequence_store.retention import Retention
-from sequence_store.rings import NewestEntries, Rings, RingValue
-from sequence_store.sealing import change_of
+from sequence_store.rings import Rings
+from sequence_store.sealing import change_of, changes_of
+from sequence_store.side_by_side import NewestEntries, RingValue
 from tests.sequence_store.samples import DAY_MS, LAYOUT, NOW_MS, OTHER_LAYOUTS, layout_with, make_entry
 
 pytestmark = pytest.mark.unit
@@ -97,6 +99,7 @@ def by_place(found: list[NewestEntries], number: int) -> list[Entry]:
     return [placed[place] for place in sorted(placed)]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**32), st.integers(0, CAPACITY + 1))
 def test_side_by_side_rings_say_what_each_says_by_itself(seed: int, number: int) -> None:
     members, found, codecs = drawn_batch(seed, FEW + 4)
@@ -132,19 +135,21 @@ def test_side_by_side_rings_say_what_each_says_by_itself(seed: int, number: int)
         assert (ring.entries, ring.skipped) == (alone.entries, alone.skipped)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**32))
 def test_entries_encoded_at_once_are_those_encoded_one_by_one(seed: int) -> None:
     dice = random.Random(seed)
     layout = dice.choice([codec.layout for codec in CODECS])
     entries = [drawn_entry(dice, dice.choice((number, 2**32 - 2)), layout) for number in range(FEW + 3)]
-    encoded = avro.encode_all(EntryColumns.of(entries))
+    encoded = avro_columns.encode_all(EntryColumns.of(entries))
     assert encoded == [avro.encode(entry) for entry in entries]
     longs = np.asarray([[e.sequence, e.at_ms, e.action, e.eligible] for e in entries])
-    columns, rows = avro.decode_bodies([body for _, body in encoded], longs, layout)
+    columns, rows = avro_columns.decode_bodies([body for _, body in encoded], longs, layout)
     assert rows.tolist() == list(range(len(entries)))
     assert [columns.entry(row) for row in range(len(columns))] == entries
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**32))
 def test_bodies_that_are_damaged_are_left_out_or_are_what_the_library_reads(seed: int) -> None:
     dice = random.Random(seed)
@@ -157,7 +162,7 @@ def test_bodies_that_are_damaged_are_left_out_or_are_what_the_library_reads(seed
         if dice.random() < 0.2:
             del body[dice.randrange(len(body)) :]
     longs = [avro.Longs(entry.sequence, entry.at_ms, entry.action, entry.eligible) for entry in entries]
-    columns, rows = avro.decode_bodies([bytes(body) for body in bodies], np.asarray(longs, np.int64), layout)
+    columns, rows = avro_columns.decode_bodies([bytes(body) for body in bodies], np.asarray(longs, np.int64), layout)
     for place, (body, of_body) in enumerate(zip(bodies, longs, strict=True)):
         try:
             read = avro.decode_body(bytes(body), of_body, layout)
@@ -169,8 +174,6 @@ def test_bodies_that_are_damaged_are_left_out_or_are_what_the_library_reads(seed
 
 
 def test_of_a_batch_of_appends_one_that_is_wrong_costs_itself_alone() -> None:
-    from sequence_store.sealing import changes_of
-
     entries = [make_entry(0, cycle_id=f"c{number}") for number in range(FEW + 3)]
     entries[2] = replace(entries[2], at_ms=-1)
     entries[5] = replace(entries[5], floats={**entries[5].floats, "scores": np.zeros(2)})

@@ -18,7 +18,7 @@ from models.encoding import StateEncoder
 from models.policy import Policy
 from models.steps import Bools, Floats, Steps
 from models.utility import UtilityModel
-from sequence_store.avro import FEW
+from sequence_store.avro_columns import FEW
 from sequence_store.ring import Ring, RingStore
 from serve.history import HistoryReader
 from tests.models.problems import normalization
