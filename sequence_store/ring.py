@@ -214,7 +214,7 @@ class RingStore(Protocol):
             The server was not reached; nothing was written.
         OutcomeUnknown
             The connection broke or timed out after the appends were sent; each may have been written or not. Read
-            the rings again: ``Ring.cycle`` tells.
+            the rings again: ``Ring.cycle`` tells. Of a NotReplicated it tells nothing: that one may be lost yet.
         """
         ...
 
