@@ -71,7 +71,7 @@ VARIANTS: Final = (
     Variant("float16"),
     Variant("uint16"),
     Variant("uint8"),
-    *(Variant("uint8", step) for step in (1 / 8, 1 / 4, 1.0)),
+    *(Variant("uint8", step) for step in (1 / 8, 1 / 2, 1.0)),
 )
 
 

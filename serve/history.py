@@ -25,7 +25,7 @@ from sequence_store.storage import FloatArray
 
 DISTORTION: Final = 0.01
 """Largest rounding error that float16 may make, in standard deviations of the column."""
-STEP: Final[Mapping[str, float]] = {"uint8": 1 / 2, "uint16": 1 / 256}
+STEP: Final[Mapping[str, float]] = {"uint8": 1 / 4, "uint16": 1 / 256}
 """Step of a scaled storage type, in standard deviations of the column."""
 PROBABILITY_SCALE: Final = (0.5, 1 / 65532)
 """Centre and step of a probability in uint16: 0 and 1 are a whole number of steps away."""

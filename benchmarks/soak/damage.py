@@ -15,12 +15,16 @@ from benchmarks.soak.entries import LAYOUT, make_entry
 from benchmarks.soak.scenario import Report, Soak
 from benchmarks.soak.specimens import TENANT, Specimen, cut_between_frames, damaged, make_specimen, swapped
 from sequence_store import Append, Entry, UnreadableFrame, avro, registry
+from sequence_store.avro_columns import FEW
 from sequence_store.codec import Codec, train_dictionary
 from sequence_store.frame import Owner
 from sequence_store.keys import Keys
 from sequence_store.packed import Found, Held
 from sequence_store.registry import Registered
+from sequence_store.retention import Retention
+from sequence_store.rings import Rings
 from sequence_store.sealing import change_of
+from sequence_store.side_by_side import RingValue
 
 PROCESSES: Final = 2
 MEASURED_EVERY: Final = 500
@@ -30,6 +34,9 @@ HEALED_EVERY: Final = 20
 UNNOTICED: Final = "no damage goes unnoticed, unless all that is read is what was written"
 CRASH: Final = "no damaged value raises anything but UnreadableFrame"
 COSTLY: Final = "no damaged value makes its reader allocate or work without bound"
+FOR_EVER_DAYS: Final = 36_500.0
+
+BY_COLUMN: Final = "a damaged ring is read among others, a column at a time, as it is by itself"
 UNHEALED: Final = "an append to a damaged ring is whole, keeps what was readable, and adds no damage"
 
 
@@ -107,7 +114,7 @@ def run(soak: Soak) -> Report:
             {name: number for each in (counts, most) for name, number in sorted(each.items())}
         )
         report.law("every case that was asked for was tried", [()] * abs(part.cases - counts["cases"]))
-        for law in (UNNOTICED, CRASH, COSTLY, UNHEALED):
+        for law in (UNNOTICED, CRASH, COSTLY, UNHEALED, BY_COLUMN):
             report.law(law, [case for tally in tallies for text, case in tally.broken if text == law])
     return report
 
@@ -153,6 +160,9 @@ def examine_rings(specimen: Specimen, other: Specimen, rng: random.Random, tally
             tally.counts["appended_to"] += 1
             if not heals(specimen, value, held):
                 tally.broken.append((UNHEALED, case))
+            tally.counts["read_side_by_side"] += 1
+            if not specimen.large and not same_side_by_side(specimen, value, held):
+                tally.broken.append((BY_COLUMN, case))
 
 
 def verdict_on(specimen: Specimen, held: Held) -> str:
@@ -185,6 +195,26 @@ def heals(specimen: Specimen, value: bytes, held: Held) -> bool:
         and [frame.frame for frame in after.frames[:-1]] == [frame for frame in readable if frame in staying]
         and after.frames[-1].entry() == entry
         and len(after.faults) <= len(held.faults)
+    )
+
+
+def same_side_by_side(specimen: Specimen, value: bytes, held: Held) -> bool:
+    """Tell whether a damaged ring among others is read, a column at a time, as it is by itself."""
+    members, found = [specimen.member_id] * FEW, [RingValue(0, specimen.value)] * (FEW - 1) + [RingValue(0, value)]
+    retention = Retention.of_days(specimen.capacity, FOR_EVER_DAYS)
+    rings = Rings(TENANT, members, [0] * FEW, found, specimen.codecs, retention)
+    there = rings.longs.there[-1]
+    placed = {
+        int(place): columns.entries.entry(row)
+        for columns in rings.newest(specimen.capacity)
+        for row, (ring, place) in enumerate(zip(columns.ring, columns.place, strict=True))
+        if ring == FEW - 1
+    }
+    newest = [frame.entry() for frame in reversed(held.frames)]
+    return (
+        [placed[place] for place in sorted(placed)] == newest
+        and rings.longs.sequence[-1, there].tolist() == [entry.sequence for entry in newest]
+        and rings.version(FEW - 1) == held.version
     )
 
 

@@ -63,7 +63,7 @@ class TestLayout:
         artifact = untrained_artifact(spec_with((STORAGE, "storage: {default: uint8, rewards: uint16}")))
         n = len(artifact.encoder.columns)
         scale, centre, whole = np.full(n, 2.0, np.float32), np.full(n, 7.0, np.float32), np.zeros(n, np.bool_)
-        # Not whole; whole with a step of 1; whole with a step of 9.8.
+        # Not whole; whole with a step below 1; whole with a step of 4.9.
         scale[:3], whole[1:3] = (3.0, 2.0, 19.6), True
         artifact = fitted_to(
             artifact,
@@ -75,8 +75,8 @@ class TestLayout:
             reward_whole=np.array([False, True, True]),
         )
         groups = groups_of(artifact)
-        assert groups["state"].scales[:4] == ((7.0, 1.5), (7.0, 1.0), (7.0, 10.0), (7.0, 1.0))
-        assert groups["scores"].scales == ((7.0, 1.0), (7.0, 1.0))
+        assert groups["state"].scales[:4] == ((7.0, 0.75), (7.0, 1.0), (7.0, 5.0), (7.0, 0.5))
+        assert groups["scores"].scales == ((7.0, 0.5), (7.0, 0.5))
         # Of the rewards, click and volume are kept: a counter's is a difference.
         assert groups["rewards"].scales == ((0.25, 2.0), (-3.0, 2.0))
 
