@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -20,13 +22,14 @@ class Session:
     def __init__(self, memory_limit: str | None, temp_directory: str | None, threads: int | None) -> None:
         try:
             # DuckDB's spill files are named alike in every process: no two may share a folder.
-            self._spill = tempfile.TemporaryDirectory(prefix="feast-asof-", dir=temp_directory)
+            spill = tempfile.mkdtemp(prefix="feast-asof-", dir=temp_directory)
         except OSError as error:
             raise OfflineStoreError(f"offline_store.temp_directory = {temp_directory!r}: {error}") from error
+        weakref.finalize(self, shutil.rmtree, spill, ignore_errors=True)
         given = {"memory_limit": memory_limit, "threads": threads}
         config: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         try:
-            self.connection = duckdb.connect(config={**config, "temp_directory": self._spill.name})
+            self.connection = duckdb.connect(config={**config, "temp_directory": spill})
         except duckdb.Error as error:
             raise OfflineStoreError(f"offline_store settings {config}: {error}") from error
         # A time without zone is UTC, whatever the machine's zone.

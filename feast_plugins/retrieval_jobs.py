@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -130,10 +131,10 @@ class AsofRetrievalJob(_Job):
         columns, relation, count = self._place()
         selected = ", ".join([*(quoted(name) for name in columns), _ROW])
         try:
-            for condition in self._partitions(relation, count):
+            for condition, bounds in self._partitions(relation, count):
                 query = f"SELECT {selected} FROM {relation} WHERE {condition} ORDER BY {_ROW}"  # noqa: S608
                 whole = isinstance(self._entities.rows, pa.Table) and condition == "true"
-                entities = self._table if whole else self._session.connection.execute(query).fetch_arrow_table()
+                entities = self._table if whole else self._session.connection.execute(query, bounds).fetch_arrow_table()
                 joined = join_views(self._session, entities, self._entities.event_time, self._views)
                 yield self._known(joined)
         finally:
@@ -162,24 +163,24 @@ class AsofRetrievalJob(_Job):
         self._session.connection.unregister("entity_df")
         self._session.connection.execute("DROP TABLE IF EXISTS entity_query")
 
-    def _partitions(self, relation: str, count: int) -> Iterator[str]:
-        """Yield conditions that part the entity rows by ranges of the join key that most views share."""
+    def _partitions(self, relation: str, count: int) -> Iterator[tuple[str, list[Any]]]:
+        """Yield conditions, with their values, that part the entity rows by ranges of the key that most views share."""
         keys = [key for view in self._views for key, _ in view.keys]
         if count <= self._partition_rows or not keys:
-            yield "true"
+            yield "true", []
             return
         key = quoted(max(dict.fromkeys(keys), key=keys.count))
-        connection = self._session.connection
         query = f"SELECT {key} AS k, count(*) AS n FROM {relation} WHERE {key} IS NOT NULL GROUP BY k ORDER BY k"  # noqa: S608
-        counted = connection.execute(query).fetch_arrow_table()
+        counted = self._session.connection.execute(query).fetch_arrow_table()
         part_of = (np.cumsum(counted["n"].to_numpy()) - 1) // self._partition_rows
-        starts = np.flatnonzero(np.diff(part_of)) + 1
-        bounds = [_literal(counted["k"][int(i)]) for i in starts]
-        for low, high in zip([None, *bounds], [*bounds, None], strict=True):
-            terms = [f"{key} >= {low}"] if low else []
-            terms += [f"{key} < {high}"] if high else []
-            condition = " AND ".join(terms) or "true"
-            yield condition if low else f"({condition} OR {key} IS NULL)"
+        starts = [counted["k"][int(i)].as_py() for i in np.flatnonzero(np.diff(part_of)) + 1]
+        if not starts:
+            yield "true", []
+            return
+        yield f"({key} < ? OR {key} IS NULL)", starts[:1]
+        for low, high in itertools.pairwise(starts):
+            yield f"{key} >= ? AND {key} < ?", [low, high]
+        yield f"{key} >= ?", starts[-1:]
 
     def _known(self, joined: pa.Table) -> pa.Table:
         """Leave out rows without any feature, where the rows were not given but found."""
@@ -218,14 +219,6 @@ class QueryJob(_Job):
             return self._session.connection.execute(self._query).fetch_arrow_table()
         except duckdb.Error as error:
             raise OfflineStoreError(f"{self._place}: {error}") from error
-
-
-def _literal(value: pa.Scalar) -> str:
-    """Return a join key as SQL writes it."""
-    plain = value.as_py()
-    if isinstance(plain, bool | int | float):
-        return str(plain)
-    return "'" + str(plain).replace("'", "''") + "'"
 
 
 def _write_parts(parts: Iterator[pa.Table], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,11 @@ class TestJoin:
         assert joined["shop_id"].to_pylist() == list(rows["shop_id"])
         assert prices(joined) == [2.0, 1.0, 2.0, None, None, 3.0]
         assert list(rows.columns) == ["shop_id", "event_timestamp", "number"]
+
+    def test_no_entity_rows_give_none(self, feast: FeatureStore, shops: FeatureView) -> None:
+        joined = join(feast, [shops], asked(("a", 2)).iloc[:0]).to_arrow()
+        assert joined.num_rows == 0
+        assert joined.column_names == ["shop_id", "event_timestamp", "number", "price"]
 
     def test_of_equal_times_the_last_created_and_then_the_last_in_the_file_counts(
         self, feast: FeatureStore, tmp_path: Path
@@ -176,6 +182,16 @@ class TestLargerThanMemory:
         assert sum(part.num_rows for part in parts) == 62
         shops = [set(part["shop_id"].to_pylist()) for part in parts]
         assert sum(map(len, shops)) == len(set().union(*shops))  # all rows of a shop are in one part
+
+    def test_what_it_spilled_to_goes_with_the_job(self, tmp_path: Path, table: Table) -> None:
+        spill = tmp_path / "spill"
+        spill.mkdir()
+        job = join(open_feast(tmp_path, {"temp_directory": str(spill)}), [table.write(tmp_path)], self.rows())
+        job.to_arrow()
+        assert len(list(spill.iterdir())) == 1
+        del job
+        gc.collect()
+        assert list(spill.iterdir()) == []
 
     def test_a_memory_limit_that_is_none_is_refused(self, tmp_path: Path, table: Table) -> None:
         with pytest.raises(OfflineStoreError, match=r"memory_limit.*lots"):
