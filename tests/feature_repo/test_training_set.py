@@ -25,6 +25,7 @@ from tests.feature_repo.tables import (
     at,
     shop,
     write_log,
+    write_table,
 )
 
 pytestmark = pytest.mark.integration
@@ -74,6 +75,27 @@ def test_no_value_from_the_future_leaks(on_repo: Settings) -> None:
     assert joined["visits_total"].to_pylist() == [None, 0.0, 0.0, 0.0, 1.0]
 
 
+def test_values_planted_in_the_future_stay_there(on_repo: Settings) -> None:
+    """Each row says when it was known; one stands a microsecond after each decision, and one long after it."""
+    path = on_repo.workspace("shop").features / "orders.parquet"
+    kept = path.read_bytes()
+    rng = np.random.default_rng(0)
+    decisions = sorted({(str(rng.integers(7, 30)), at(float(rng.integers(0, 9)))) for _ in range(120)})
+    known = [(member, moment - timedelta(hours=int(rng.integers(0, 20)))) for member, moment in decisions[::2]]
+    known += [(m, t + later) for m, t in decisions for later in (timedelta(microseconds=1), timedelta(hours=23))]
+    members, times = zip(*(known[i] for i in rng.permutation(len(known))), strict=True)
+    try:
+        spent = [moment.timestamp() for moment in times]
+        write_table(on_repo, "shop", "orders", members, times, {"spent": spent, "orders_total": [3] * len(times)})
+        write_log(on_repo, shop(), decisions)
+        build_training_set(shop(), on_repo, progress=False)
+    finally:
+        path.write_bytes(kept)
+    joined = pq.read_table(on_repo.workspace("shop").training_set / "part-00000.parquet")
+    for (member, moment), seen in zip(decisions, joined["spent"].to_pylist(), strict=True):
+        assert seen == max((t.timestamp() for m, t in known if m == member and t <= moment), default=None)
+
+
 def test_a_value_older_than_its_ttl_is_missing(on_repo: Settings) -> None:
     last = at(2.5) + timedelta(days=14)
     joined = build(on_repo, [(MEMBERS[0], last), (MEMBERS[0], last + timedelta(microseconds=1))])
@@ -98,7 +120,7 @@ def test_on_demand_features_are_of_the_decision(on_repo: Settings) -> None:
 def test_parts_hold_whole_members_and_join_to_the_same(on_repo: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [(member, at(0.1 * i)) for member in MEMBERS for i in range(9)]
     whole = build(on_repo, rows)
-    monkeypatch.setattr(training_set, "PAIRS_PER_PART", 100)
+    monkeypatch.setattr(training_set, "ROWS_PER_PART", 18)
     monkeypatch.setattr(training_set, "_ROWS_AT_ONCE", 50)
     report = build_training_set(NOTIFICATION, on_repo, progress=False)
     assert read(on_repo).equals(whole)
