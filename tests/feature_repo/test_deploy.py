@@ -92,7 +92,7 @@ def test_replaced_tables_are_loaded_anew_and_former_members_are_gone(changing: S
     report = materialize(NOTIFICATION, changing)
     assert report.loads == {"member_profile": "reloaded", "member_activity": "reloaded"}
     assert not np.array_equal(before.values, read(changing, MEMBERS[0]).values)
-    assert read(changing, MEMBERS[15]).never_materialized.all()
+    assert read(changing, MEMBERS[15]).missing.all()
 
 
 def test_older_tables_replace_newer_ones(changing: Settings) -> None:
