@@ -457,6 +457,12 @@ def test_an_append_that_replicas_may_lack_falls_back_and_is_replayed_once_asked_
     assert len(rings.drain(10)) == 1
 
 
+def test_a_feature_renamed_since_the_model_was_trained_is_named() -> None:
+    renamed = tuple(name.replace("tenure_days", "days_here") for name in FEATURES)
+    with pytest.raises(SpecError, match=r"no longer has \['tenure_days'\].*train and deploy anew"):
+        engine_with(features=TableOfFeatures(feature_names=renamed))
+
+
 @pytest.mark.parametrize("state", ["missing", "stale", "never_materialized"])
 @pytest.mark.parametrize("rule", ["fill", "fallback"])
 def test_each_reason_why_a_feature_is_not_known_has_a_rule_and_a_counter(state: str, rule: str) -> None:

@@ -1,0 +1,1 @@
+"""Feast's stores and this project's, side by side."""
