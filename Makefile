@@ -19,7 +19,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock run up down status import validate apply materialize train archive deploy decide drain test lint clean \
-	bench bench-store bench-storage soak
+	bench bench-store bench-storage bench-features soak
 
 help: ## List the targets
 	@echo "Pacer. Targets, in the order of the main job:"
@@ -73,13 +73,16 @@ drain: setup ## Move the decisions made from Redis to Parquet files, the next lo
 test: setup ## Run all tests (ARGS= for pytest, e.g. ARGS="-m unit")
 	@$(TIED) -m pytest $(ARGS)
 
-bench: bench-store bench-storage ## Measure everything that the docs quote
+bench: bench-store bench-storage bench-features ## Measure everything that the docs quote
 
 bench-store: setup ## Measure the ring store beside what one would use instead
 	@$(TIED) -m benchmarks.store $(ARGS)
 
 bench-storage: setup ## Measure what the ring's storage types cost in accuracy and pinball loss (SPEC=)
 	@$(TIED) -m benchmarks.storage_effect --spec "$$SPEC" $(ARGS)
+
+bench-features: setup ## Measure feature reads, materialization and joins beside Feast's own stores
+	@$(TIED) -m benchmarks.features $(ARGS)
 
 soak: setup ## Run the store's long tests: writers, crashes, failover, damage, maintenance
 	@$(TIED) -m benchmarks.soak $(ARGS)

@@ -24,7 +24,11 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Storage = Literal["float32", "float16", "uint16", "uint8"]
 MaskedGroup = Literal["rewards", "scores"]
+UnknownRule = Literal["fill", "fallback"]
 MaskKey = Annotated[str, Field(min_length=1, max_length=128)]
+
+UNKNOWN_STATES = ("missing", "stale", "never_materialized")
+"""Why a member's feature may not be known when a decision is made; ``Unknown`` has a rule for each."""
 
 PROBABILITY_STORAGE: tuple[Storage, ...] = ("uint16", "float32")
 """How probabilities may be kept: a replay shows them to the caller."""
@@ -54,6 +58,23 @@ class Table:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Unknown:
+    """What becomes of a decision, by the reason why a feature of its member is not known.
+
+    ``fill``: it is made, and the feature's ``state.missing`` value stands in, as in training. ``fallback``: it is not
+    made, and the caller gets the safe action with the reason. Training cannot tell the reasons apart: to it they are
+    all missing.
+    """
+
+    missing: UnknownRule = "fill"
+    """Nothing is stored of the member, or no value."""
+    stale: UnknownRule = "fill"
+    """What is stored is older than its view's ttl at the decision's time."""
+    never_materialized: UnknownRule = "fallback"
+    """Its view holds nothing of anyone: somebody forgot to fill it."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class State:
     """What the model sees of a member and of the top-1 candidate."""
 
@@ -62,7 +83,9 @@ class State:
     categories: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     """Values of a categorical candidate feature. A text column not named here: those seen in training."""
     missing: Mapping[str, float] = Field(default_factory=dict)
-    """Value of a feature never seen, stale or never materialised; ``default`` holds for the rest (0.0)."""
+    """Value of a feature that is not known; ``default`` holds for the rest (0.0)."""
+    unknown: Unknown = Field(default_factory=Unknown)
+    """Whether a decision is made without it."""
     storage: Mapping[str, Storage] = Field(default_factory=dict)
     """How the ring keeps each float group: ``state``, ``rewards``, ``scores``, with ``default`` for the rest of them,
     and ``probabilities``. uint8 and uint16 keep whole steps from a column's median."""
@@ -331,7 +354,21 @@ def _explain(source: str, detail: Mapping[str, Any]) -> str:
 
 
 def _known_keys() -> set[str]:
-    classes = (Spec, State, Reward, Ring, Log, Table, Model, Training, Exploration, Limits, Deadlines, Absolute)
+    classes = (
+        Spec,
+        State,
+        Unknown,
+        Reward,
+        Ring,
+        Log,
+        Table,
+        Model,
+        Training,
+        Exploration,
+        Limits,
+        Deadlines,
+        Absolute,
+    )
     return {key for cls in classes for key in cls.__dataclass_fields__}
 
 

@@ -24,7 +24,10 @@ from feature_repo.tables import EPOCH
 
 __all__ = ["MaterializationReport", "apply", "materialize", "service_features"]
 
-_UNAVAILABLE = ("redis.exceptions.ConnectionError", "redis.exceptions.TimeoutError", "contracts.errors.ServerError")
+_UNAVAILABLE = (
+    *(f"redis.exceptions.{name}" for name in ("ConnectionError", "TimeoutError", "RedisClusterException")),
+    "contracts.errors.ServerError",
+)
 
 Load = Literal["reloaded", "incremental", "current"]
 

@@ -16,44 +16,44 @@ import numpy as np
 import pyarrow as pa
 from feast import FeatureStore, OnDemandFeatureView
 from feast.errors import FeatureServiceNotFoundException
-from feast.types import Bool, Float32, Float64, Int32, Int64
 from numpy.typing import NDArray
 
 from contracts.errors import SpecError
 from contracts.settings import Settings
-from feature_repo.online_source import JOIN_KEY, OnlineSource, StoredView, online_source
+from feature_repo.online_arrays import StoredView
+from feature_repo.online_source import JOIN_KEY, OnlineSource, online_source
 from feature_repo.store import feast_errors, open_store
 
 DECIDED_AT = "decided_at_ms"
 """The request field of on-demand views: the moment asked for, Unix time in ms."""
-_NUMERIC = (Float64, Float32, Int64, Int32, Bool)
 
 
 @dataclass(frozen=True)
 class OnlineFeatures:
-    """F features of n members, from V stored views."""
+    """F features of n members, from V stored views. Where one is not known, one of three masks says why."""
 
     values: NDArray[np.float64]
-    """[n, F], in the order of the reader's ``feature_names``; NaN where missing."""
-    missing: NDArray[np.bool_]
-    """[n, F]: there is no value, or a stale one."""
+    """[n, F], in the order of the reader's ``feature_names``; NaN where not known."""
     stale: NDArray[np.bool_]
     """[n, F]: what is stored was older than its view's ttl at the moment asked for."""
+    never_materialized: NDArray[np.bool_]
+    """[n, F]: its view holds nothing of any member seen so far, and Feast's registry says it was never filled."""
     event_ms: NDArray[np.int64]
-    """[n, V]: since when the values of each of the reader's ``view_names`` were known, Unix time in ms; -1: never
-    materialized for the member."""
+    """[n, V]: since when the values of each of the reader's ``view_names`` were known, Unix time in ms; -1: the view
+    holds nothing of the member."""
 
     @property
-    def never_materialized(self) -> NDArray[np.bool_]:
-        """[n, V]: the view holds nothing of the member."""
-        return np.asarray(self.event_ms < 0)
+    def missing(self) -> NDArray[np.bool_]:
+        """[n, F]: nothing is stored of the member, or no value, in a view that holds others."""
+        return np.isnan(self.values) & ~self.stale & ~self.never_materialized
 
 
 class OnlineReader:
     """Reads the features of one feature service. May be shared by threads."""
 
-    def __init__(self, plan: _Plan, source: OnlineSource) -> None:
-        self._plan, self._source = plan, source
+    def __init__(self, plan: _Plan, source: OnlineSource, store: FeatureStore) -> None:
+        self._plan, self._source, self._store = plan, source, store
+        self._filled = np.zeros(len(plan.views), dtype=np.bool_)
         lengths = [len(view.features) for view in plan.views]
         self._view_of_column = np.repeat(np.arange(len(lengths)), lengths)
         stored = {name: i for i, name in enumerate(name for view in plan.views for name in view.features)}
@@ -90,7 +90,7 @@ class OnlineReader:
         """Open a reader on a feature store of any kind; see ``open``."""
         with feast_errors(f"opening feature service {service_name!r}"):
             plan = _make_plan(store, service_name)
-            return cls(plan, online_source(store, plan.views, timeout_seconds))
+            return cls(plan, online_source(store, plan.views, timeout_seconds), store)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -125,30 +125,45 @@ class OnlineReader:
             raise ValueError(f"{len(member_ids)} member_ids, but {len(at_ms)} at_ms")
         at = np.asarray(at_ms, dtype=np.int64)
         with feast_errors(f"reading features of {len(member_ids)} members"):
-            stored = self._source.fetch(member_ids)
-            values, times_us = stored.values, stored.times_us
+            stored = self._source.fetch({JOIN_KEY: member_ids})
+            times_us = stored.times_us
             aged = (times_us >= 0) & (at[:, None] * 1_000 - times_us > self._ttls_us)
-            aged_columns = aged[:, self._view_of_column] & ~np.isnan(values)
-            values = np.where(aged_columns, np.nan, values)
-            return self._assemble(values, aged_columns, at, np.where(times_us < 0, -1, times_us // 1_000))
+            aged_columns = aged[:, self._view_of_column] & ~stored.missing
+            values = np.where(aged_columns, np.nan, stored.values)
+            never = np.broadcast_to(~self._were_filled(times_us)[self._view_of_column], values.shape)
+            return self._assemble(values, aged_columns, never, at, np.where(times_us < 0, -1, times_us // 1_000))
+
+    def _were_filled(self, times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return for each view whether it ever held something: of a member read, or by what Feast's registry says."""
+        self._filled |= (times_us >= 0).any(axis=0)
+        for number in np.flatnonzero(~self._filled) if len(times_us) else ():
+            name = self._plan.views[number].definition.name
+            view = self._store.registry.get_feature_view(name, self._store.project, allow_cache=True)
+            # Views here start as if materialized up to the epoch (tables.table_view).
+            self._filled[number] = any(end > start for start, end in view.materialization_intervals)
+        return self._filled
 
     def _assemble(
         self,
         stored: NDArray[np.float64],
         aged: NDArray[np.bool_],
+        never: NDArray[np.bool_],
         at: NDArray[np.int64],
         event_ms: NDArray[np.int64],
     ) -> OnlineFeatures:
         shape = (len(at), len(self.feature_names))
-        values, stale = np.empty(shape), np.zeros(shape, dtype=np.bool_)
+        values = np.empty(shape)
+        stale, never_materialized = np.zeros(shape, dtype=np.bool_), np.zeros(shape, dtype=np.bool_)
         for to, column in self._from_stored:
             values[:, to], stale[:, to] = stored[:, column], aged[:, column]
+            never_materialized[:, to] = never[:, column]
         for view in self._plan.on_demand:
             inputs = [self._stored[name] for name in view.inputs]
             outputs = view.compute({**{name: stored[:, self._stored[name]] for name in view.inputs}, DECIDED_AT: at})
             for to, name in view.outputs:
                 values[:, to], stale[:, to] = outputs[name], aged[:, inputs].any(axis=1)
-        return OnlineFeatures(values, np.isnan(values), stale, event_ms)
+                never_materialized[:, to] = never[:, inputs].any(axis=1)
+        return OnlineFeatures(values, stale & ~never_materialized, never_materialized, event_ms)
 
 
 @dataclass(frozen=True)
@@ -227,9 +242,3 @@ def _check_stored(service_name: str, view: StoredView) -> None:
             f"feature service {service_name!r}: view {definition.name!r} is keyed by {definition.join_keys}, not by "
             f"[{JOIN_KEY!r}]"
         )
-    for field in definition.features:
-        if field.name in view.features and field.dtype not in _NUMERIC:
-            raise SpecError(
-                f"feature service {service_name!r}: {definition.name}:{field.name} is {field.dtype}; only numbers can "
-                "be state"
-            )

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import redis
 from feast import FeatureStore
 from feast.repo_config import load_repo_config
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from contracts.errors import PacerError, StoreError, StoreUnavailable
 from contracts.settings import Settings
+from feature_repo.online_source import UNAVAILABLE
 from feature_repo.online_store import PacerRedisOnlineStore
 
 REPO = Path(__file__).resolve().parent
@@ -49,7 +49,7 @@ def feast_errors(doing: str) -> Iterator[None]:
         yield
     except PacerError:
         raise
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except UNAVAILABLE as error:
         raise StoreUnavailable(f"{doing}: Redis does not answer ({error}); start it with `make up`") from error
     except Exception as error:
         raise StoreError(f"{doing}: Feast says {type(error).__name__}: {error}") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from struct import Struct
 
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -10,9 +12,15 @@ from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyp
 from numpy.typing import NDArray
 
 # A Value on the wire is one tag byte, (field number << 3) | wire type, and its payload.
-_DOUBLE, _FLOAT = 5 << 3 | 1, 6 << 3 | 5
-_INT32, _INT64, _BOOL = 3 << 3, 4 << 3, 7 << 3
-_MAX_VARINT_BYTES = 10
+DOUBLE, FLOAT = 5 << 3 | 1, 6 << 3 | 5
+INT32, INT64, BOOL = 3 << 3, 4 << 3, 7 << 3
+MAX_VARINT_BYTES = 10
+_DOUBLE, _FLOAT = Struct("<d"), Struct("<f")
+_MASK64 = (1 << 64) - 1
+_VARINTS = (INT32, INT64, BOOL)
+_IS_VARINT = np.isin(np.arange(256), _VARINTS)
+_FEW = 256
+"""Up to so many values, Python is faster than numpy: those of one entity, or of a few."""
 
 
 def decode_values(blobs: Sequence[bytes | None]) -> NDArray[np.float64]:
@@ -28,20 +36,41 @@ def decode_values(blobs: Sequence[bytes | None]) -> NDArray[np.float64]:
     Array [len(blobs)]: doubles, floats, integers and booleans as float64 (integers beyond 2^53 are rounded); NaN
     where nothing is stored, and for what is no number.
     """
-    lengths = np.fromiter((len(blob) if blob else 0 for blob in blobs), dtype=np.int64, count=len(blobs))
-    wire = np.frombuffer(b"".join(blob for blob in blobs if blob), dtype=np.uint8)
+    if len(blobs) <= _FEW:
+        return np.array([_decode(blob) for blob in blobs], dtype=np.float64)
+    known = [blob or b"" for blob in blobs]
+    lengths = np.fromiter(map(len, known), dtype=np.int64, count=len(blobs))
+    wire = np.frombuffer(b"".join(known), dtype=np.uint8)
     starts = np.cumsum(lengths) - lengths
     stored = np.flatnonzero(lengths)
     tags = np.zeros(len(blobs), dtype=np.uint8)
     tags[stored] = wire[starts[stored]]
     values = np.full(len(blobs), np.nan)
-    for tag, dtype in ((_DOUBLE, np.dtype("<f8")), (_FLOAT, np.dtype("<f4"))):
+    for tag, dtype in ((DOUBLE, np.dtype("<f8")), (FLOAT, np.dtype("<f4"))):
         rows = np.flatnonzero((tags == tag) & (lengths == 1 + dtype.itemsize))
         payload = wire[starts[rows, None] + 1 + np.arange(dtype.itemsize)]
         values[rows] = payload.view(dtype)[:, 0]
-    rows = np.flatnonzero(np.isin(tags, (_INT32, _INT64, _BOOL)) & (lengths <= 1 + _MAX_VARINT_BYTES))
+    rows = np.flatnonzero(_IS_VARINT[tags] & (lengths <= 1 + MAX_VARINT_BYTES))
     values[rows] = _varints(wire, starts[rows] + 1, lengths[rows] - 1)
     return values
+
+
+def _decode(blob: bytes | None) -> float:
+    """Decode one message as ``decode_values`` does."""
+    if not blob:
+        return math.nan
+    tag, size = blob[0], len(blob)
+    if tag == DOUBLE and size == 9:
+        return float(_DOUBLE.unpack_from(blob, 1)[0])
+    if tag == FLOAT and size == 5:
+        return float(_FLOAT.unpack_from(blob, 1)[0])
+    if not (tag in _VARINTS and size <= 1 + MAX_VARINT_BYTES):
+        return math.nan
+    number = 0
+    for i in range(1, size):
+        number |= (blob[i] & 0x7F) << (7 * (i - 1))
+    number &= _MASK64
+    return float(number - (number >> 63 << 64))
 
 
 def decode_times_us(blobs: Sequence[bytes | None]) -> NDArray[np.int64]:
@@ -55,6 +84,12 @@ def decode_times_us(blobs: Sequence[bytes | None]) -> NDArray[np.int64]:
                 continue  # damaged: as if never written
             times[row] = stamp.seconds * 1_000_000 + stamp.nanos // 1_000
     return times
+
+
+def decode_times_ns(blobs: Sequence[bytes | None]) -> list[int]:
+    """Decode serialized protobuf ``Timestamp`` messages to Unix time in ns; 0: nothing stored. Raises DecodeError."""
+    stamps = (Timestamp.FromString(blob) if blob else Timestamp() for blob in blobs)
+    return [stamp.seconds * 1_000_000_000 + stamp.nanos for stamp in stamps]
 
 
 def _varints(wire: NDArray[np.uint8], starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -38,6 +38,7 @@ from serve.candidates import TopCandidates, pick_candidates
 from serve.exploration import choose_action
 from serve.history import HistoryReader, bitmasks, known_rewards, layout_of
 from serve.log_rows import log_row
+from serve.member_state import MemberState, OnlineValues
 from serve.rings import open_rings
 
 logger = logging.getLogger(__name__)
@@ -59,14 +60,6 @@ class FeatureReader(Protocol):
 
     def read(self, member_ids: Sequence[str], at_ms: Sequence[int]) -> OnlineValues:
         """Read all members in one round trip; raises StoreError."""
-
-
-class OnlineValues(Protocol):
-    """Feature values of n members, NaN where missing or stale."""
-
-    @property
-    def values(self) -> NDArray[np.float64]:
-        """Array [n, F]."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +101,8 @@ class Engine:
         self._kept_probabilities = next(group for group in self._layout.groups if group.name == "probabilities")
         self._text_features = frozenset(artifact.encoder.categories)
         self._column = {name: i for i, name in enumerate(features.feature_names)}
+        self.state = MemberState(artifact.spec, artifact.service_features, features.feature_names)
+        """Counts what was not known of members."""
         self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
 
     @classmethod
@@ -225,10 +220,15 @@ class Engine:
                 answers[i] = answers_of.replayed(requests[i], entry)
             else:
                 open_.append(row)
+        unknown_state = self.state.check(features, open_, self._now_ms())
+        for row, reason in zip(open_, unknown_state, strict=True):
+            if reason is not None:
+                answers[turn[row]] = answers_of.fallback(self.artifact, requests[turn[row]], reason)
+        open_ = [row for row, reason in zip(open_, unknown_state, strict=True) if reason is None]
         if not open_:
             return []
         fresh = [batch[row] for row in open_]
-        kept = Read(features[open_], rings, open_)
+        kept = Read(features.values[open_], rings, open_)
         decided, appends = self._compute(fresh, kept)
         refused: list[int] = []
         unknown: list[int] = []
@@ -246,14 +246,14 @@ class Engine:
             answers[i] = answer
         return refused
 
-    def _read(self, batch: Sequence[DecisionRequest]) -> tuple[NDArray[np.float64], Rings]:
-        """Read features [B, F] and rings of all members side by side, each under its deadline. Raises StoreError."""
+    def _read(self, batch: Sequence[DecisionRequest]) -> tuple[OnlineValues, Rings]:
+        """Read features and rings of all members side by side, each under its deadline. Raises StoreError."""
         members, times = [request.member_id for request in batch], [request.at_ms for request in batch]
         started = time.monotonic()
         features = self._pool.submit(self._features.read, members, times)
         rings = self._pool.submit(self._rings.read, members, times)
         deadlines = self.spec.deadlines_ms
-        values = _within(features, "features", deadlines.features, started).values
+        values = _within(features, "features", deadlines.features, started)
         return values, _within(rings, "rings", deadlines.rings, started)
 
     def _compute(self, batch: Sequence[DecisionRequest], read: Read) -> tuple[list[Answer], Appends]:

@@ -236,6 +236,8 @@ class TestRefusals:
             ),
             ({"state__storage": {"state": "float64"}}, "state.storage.state = 'float64'"),
             ({"state__missing": {"default": "zero"}}, "state.missing.default = 'zero'"),
+            ({"state__unknown": {"stale": "keep"}}, "state.unknown.stale = 'keep'"),
+            ({"state__unknown": {"never_materialised": "fill"}}, "did you mean 'never_materialized'?"),
             ({"state__tables": {"day": {"features": []}}}, "state.tables.day.features = []"),
             (
                 {"state__tables": {"day": {"features": ["x"]}, "week": {"features": ["x"]}}},

@@ -11,9 +11,10 @@ from feast import FeatureView
 from feast.repo_operations import get_repo_files
 
 from contracts.errors import LogError, SpecError
-from contracts.settings import Settings
+from contracts.settings import CHECKOUT, Settings
+from contracts.spec import parse_spec
 from feature_repo import heartsteps, notification
-from feature_repo.catalog import check_tables, service_features
+from feature_repo.catalog import check_service, check_tables, service_features
 from feature_repo.own_tables import own_definitions
 from feature_repo.store import REPO
 from simulator.features import ACTIVITY
@@ -51,6 +52,17 @@ def test_own_features_are_in_the_specs_order(settings: Settings) -> None:
 def test_unknown_service_names_the_nearest(settings: Settings) -> None:
     with pytest.raises(SpecError, match=r"'notification_state_v2'.*did you mean 'notification_state_v1'"):
         service_features("notification_state_v2", settings)
+
+
+def test_a_feature_renamed_in_the_repository_and_not_in_the_spec_is_named(settings: Settings) -> None:
+    path = Path("specs") / "notification.yaml"
+    old = (CHECKOUT / path).read_text(encoding="utf-8").replace("visits_total", "visit_total")
+    with pytest.raises(SpecError) as caught:
+        check_service(parse_spec(old, str(path)), settings, str(path))
+    assert str(caught.value) == (
+        "specs/notification.yaml: rewards.visit.feature = 'visit_total': feature service 'notification_state_v1' has "
+        "no such feature; did you mean 'visits_total'?"
+    )
 
 
 def test_every_definition_says_what_it_is() -> None:

@@ -17,7 +17,7 @@ from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.repo_config import RegistryConfig
 
 from contracts.errors import LogError, StoreError, StoreUnavailable
-from contracts.settings import CHECKOUT, Settings
+from contracts.settings import CHECKOUT, Settings, load_settings
 from feature_repo.deploy import apply, materialize
 from feature_repo.load_records import LoadRecord, write_record
 from feature_repo.online_reader import OnlineFeatures, OnlineReader
@@ -92,7 +92,7 @@ def test_replaced_tables_are_loaded_anew_and_former_members_are_gone(changing: S
     report = materialize(NOTIFICATION, changing)
     assert report.loads == {"member_profile": "reloaded", "member_activity": "reloaded"}
     assert not np.array_equal(before.values, read(changing, MEMBERS[0]).values)
-    assert read(changing, MEMBERS[15]).never_materialized.all()
+    assert read(changing, MEMBERS[15]).missing.all()
 
 
 def test_older_tables_replace_newer_ones(changing: Settings) -> None:
@@ -183,6 +183,21 @@ def test_two_applies_at_once_both_succeed_and_a_moved_folder_is_applied_anew(
     apply(moved)
     materialize(NOTIFICATION, moved)
     assert not read(moved, MEMBERS[0]).missing.any()
+
+
+def test_redis_down_at_apply_is_said_where_a_view_is_to_be_removed_and_nowhere_else(
+    elsewhere: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    down = load_settings()
+    deploy_spec(down, shop())
+    write_table(down, "shop", "orders", ["7"], [at(1)], {"spent": [2.5], "orders_total": [3]})
+    assert "shop__orders" in apply(down)
+    down.workspace("shop").spec.unlink()
+    with pytest.raises(StoreUnavailable, match=r"feast apply failed: .*127.0.0.1:1"):
+        apply(down)
+    monkeypatch.setenv("REDIS_URL", str(elsewhere.redis_url))
+    assert "shop__orders" in apply(load_settings())  # again, with Redis there
 
 
 def test_apply_on_another_folder_than_the_environments_is_refused(on_repo: Settings, tmp_path: Path) -> None:

@@ -30,10 +30,12 @@ from contracts.settings import Settings
 from feature_repo.deploy import materialize
 from feature_repo.online_reader import OnlineReader
 from feature_repo.store import open_store
+from feature_repo.tables import EPOCH
 from simulator.features import ACTIVITY
 from simulator.members import PROFILE
-from tests.feature_repo.conftest import MEMBERS
-from tests.feature_repo.tables import CLOCK, NOTIFICATION, START, TIME, at
+from tests.feature_repo.conftest import MEMBERS, run_feast
+from tests.feature_repo.online_stores import OURS, PROVIDER
+from tests.feature_repo.tables import CLOCK, NOTIFICATION, START, TIME, at, write_notification
 
 pytestmark = pytest.mark.integration
 
@@ -70,14 +72,38 @@ def test_values_are_those_of_the_sdk(online: Settings) -> None:
     assert read.missing[20].all()
     np.testing.assert_array_equal(read.missing, np.isnan(read.values))
     assert not read.stale.any()
+    assert not read.never_materialized.any()
 
 
-def test_never_materialized_is_told_from_stale(online: Settings) -> None:
+def test_a_member_never_seen_is_missing_where_the_view_was_filled(online: Settings) -> None:
     reader = OnlineReader.open(SERVICE, online)
     assert reader.view_names == ("member_profile", "member_activity")
+    # By the registry's word: nobody who is there was read yet.
+    read = reader.read(["nobody"], [ms(LAST)])
+    assert read.event_ms.tolist() == [[-1, -1]]
+    assert read.missing.all()
     read = reader.read([MEMBERS[0], "nobody"], [ms(LAST), ms(LAST)])
     assert read.event_ms.tolist() == [[ms(START), ms(LAST)], [-1, -1]]
-    assert read.never_materialized.tolist() == [[False, False], [True, True]]
+    assert read.missing.any(axis=1).tolist() == [False, True]
+
+
+def test_a_view_never_filled_is_told_from_members_never_seen(elsewhere: Settings) -> None:
+    write_notification(elsewhere, MEMBERS)
+    run_feast("apply")
+    reader = OnlineReader.open(SERVICE, elsewhere)
+    read = reader.read([MEMBERS[0]], [ms(LAST)])
+    assert read.never_materialized.all()
+    assert not read.missing.any()
+    assert np.isnan(read.values).all()
+    # One of two views is filled, by hand: what is made on demand needs the other one.
+    open_store(elsewhere).materialize(EPOCH, at(3), ["member_activity"])
+    read = reader.read([MEMBERS[0], "nobody"], [ms(LAST)] * 2)
+    activity = slice(len(PROFILE), len(PROFILE) + len(ACTIVITY))
+    assert not read.never_materialized[:, activity].any()
+    assert read.missing[:, activity].any(axis=1).tolist() == [False, True]
+    assert np.delete(read.never_materialized, np.r_[activity], axis=1).all()
+    materialize(NOTIFICATION, elsewhere)
+    assert not reader.read([MEMBERS[0]], [ms(LAST)]).never_materialized.any()
 
 
 def test_a_value_is_stale_when_older_than_its_ttl_at_the_moment_asked_for(online: Settings) -> None:
@@ -87,8 +113,9 @@ def test_a_value_is_stale_when_older_than_its_ttl_at_the_moment_asked_for(online
     activity = slice(len(PROFILE), len(PROFILE) + len(ACTIVITY))
     assert not read.missing[0].any()
     assert read.stale[1, activity].all()
-    assert read.missing[1, activity].all()
-    assert not read.missing[1, : len(PROFILE)].any()
+    assert np.isnan(read.values[1, activity]).all()
+    assert not np.isnan(read.values[1, : len(PROFILE)]).any()
+    assert not read.missing.any()
     # The profile has gone stale too, and what is computed from it.
     assert read.stale[2].all()
     assert np.isnan(read.values[2]).all()
@@ -179,7 +206,7 @@ def typed_store(folder: Path, online_store: dict[str, Any], settings: Settings) 
     store = FeatureStore(
         config=RepoConfig(
             project="pacer",
-            provider="local",
+            provider=PROVIDER if online_store["type"] == OURS else "local",
             registry=str(folder / "registry.db"),
             offline_store={"type": "duckdb"},
             online_store=online_store,
@@ -201,7 +228,7 @@ def typed_store(folder: Path, online_store: dict[str, Any], settings: Settings) 
 def any_store(request: pytest.FixtureRequest, tmp_path: Path, elsewhere: Settings) -> FeatureStore:
     host, database = str(elsewhere.redis_url).removeprefix("redis://").split("/")
     online_stores = {
-        "ours": {"type": "feature_repo.online_store.PacerRedisOnlineStore"},
+        "ours": {"type": OURS},
         "redis": {"type": "redis", "connection_string": f"{host},db={database}"},
         "sqlite": {"type": "sqlite", "path": str(tmp_path / "online.db")},
     }
@@ -225,7 +252,7 @@ def test_our_keys_are_those_of_feasts_own_redis_store(
     tmp_path: Path, elsewhere: Settings, redis_server: RedisServer
 ) -> None:
     hashes = []
-    for kind in ("feature_repo.online_store.PacerRedisOnlineStore", "redis"):
+    for kind in (OURS, "redis"):
         url = redis_server.fresh_url()
         host, database = url.removeprefix("redis://").split("/")
         online_store = {"type": kind} | ({"connection_string": f"{host},db={database}"} if kind == "redis" else {})
@@ -242,6 +269,6 @@ def test_our_keys_are_those_of_feasts_own_redis_store(
 
 
 def test_a_service_with_text_is_refused(tmp_path: Path, elsewhere: Settings) -> None:
-    store = typed_store(tmp_path / "repo", {"type": "feature_repo.online_store.PacerRedisOnlineStore"}, elsewhere)
+    store = typed_store(tmp_path / "repo", {"type": OURS}, elsewhere)
     with pytest.raises(SpecError, match="typed:note is String; only numbers can be state"):
         OnlineReader.of(store, "with_text")

@@ -13,6 +13,7 @@ from feature_repo.stored_values import decode_times_us, decode_values
 
 pytestmark = pytest.mark.unit
 
+MANY = 300
 values = st.one_of(
     st.none(),
     st.builds(Value),
@@ -30,14 +31,18 @@ def test_every_numeric_type_decodes_to_the_value_that_was_stored(stored: list[Va
         kind = value.WhichOneof("val") if value is not None else None
         return float(getattr(value, kind)) if kind else np.nan
 
-    decoded = decode_values([value if value is None else value.SerializeToString() for value in stored])
-    np.testing.assert_array_equal(decoded, np.array([number(value) for value in stored]))
+    blobs = [value if value is None else value.SerializeToString() for value in stored]
+    expected = np.array([number(value) for value in stored])
+    np.testing.assert_array_equal(decode_values(blobs), expected)
+    # Few values and many go different ways.
+    np.testing.assert_array_equal(decode_values(blobs * MANY), np.tile(expected, MANY))
 
 
 def test_what_is_no_number_or_cut_short_is_missing() -> None:
     double = Value(double_val=1.5).SerializeToString()
     blobs = [Value(string_val="12345678").SerializeToString(), double[:-1], b"\x29", b"\x20", b"\x20" + b"\xff" * 30]
     decoded = decode_values([*blobs, double])
+    np.testing.assert_array_equal(decode_values([*blobs, double] * MANY), np.tile(decoded, MANY))
     assert np.isnan(decoded[:3]).all()
     assert np.isnan(decoded[4])
     assert decoded[5] == 1.5

@@ -76,7 +76,15 @@ def steps_in(
 
 @dataclass
 class Values:
+    """What is not known is missing, but for what the fields say."""
+
     values: NDArray[np.float64]
+    stale: NDArray[np.bool_]
+    never_materialized: NDArray[np.bool_]
+
+    @property
+    def missing(self) -> NDArray[np.bool_]:
+        return np.isnan(self.values) & ~self.stale & ~self.never_materialized
 
 
 @dataclass
@@ -85,14 +93,20 @@ class TableOfFeatures:
 
     rows: dict[str, Mapping[str, float]] = field(default_factory=dict)
     feature_names: tuple[str, ...] = FEATURES
+    stale: frozenset[str] = frozenset()
+    never_materialized: frozenset[str] = frozenset()
+    """Features of which nothing is known, and why."""
 
     def read(self, member_ids: Sequence[str], at_ms: Sequence[int]) -> Values:
         """Return values [n, F]."""
-        return Values(
-            np.array(
-                [[self.rows.get(member, {}).get(name, np.nan) for name in self.feature_names] for member in member_ids]
-            )
+        stale, never = (
+            np.array([[name in names for name in self.feature_names]] * len(member_ids))
+            for names in (self.stale, self.never_materialized)
         )
+        values = np.array(
+            [[self.rows.get(member, {}).get(name, np.nan) for name in self.feature_names] for member in member_ids]
+        )
+        return Values(np.where(stale | never, np.nan, values), stale, never)
 
 
 def item(member: str = "a", cycle: str = "c0", at_hours: float = 0.0, **more: Any) -> dict[str, Any]:

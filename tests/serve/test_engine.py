@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,17 @@ from sequence_store.ring import Append, AppendOutcome
 from sequence_store.rings import Rings
 from serve.engine import Engine
 from serve.history import layout_of
-from tests.serve.deployment import HOUR, NOW, TableOfFeatures, item, ring_in, spec_with, steps_in, untrained_artifact
+from tests.serve.deployment import (
+    FEATURES,
+    HOUR,
+    NOW,
+    TableOfFeatures,
+    item,
+    ring_in,
+    spec_with,
+    steps_in,
+    untrained_artifact,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -444,3 +455,59 @@ def test_an_append_that_replicas_may_lack_falls_back_and_is_replayed_once_asked_
     (again,) = ask(engine, item())
     assert again["status"] == "replayed"
     assert len(rings.drain(10)) == 1
+
+
+def test_a_feature_renamed_since_the_model_was_trained_is_named() -> None:
+    renamed = tuple(name.replace("tenure_days", "days_here") for name in FEATURES)
+    with pytest.raises(SpecError, match=r"no longer has \['tenure_days'\].*train and deploy anew"):
+        engine_with(features=TableOfFeatures(feature_names=renamed))
+
+
+@pytest.mark.parametrize("state", ["missing", "stale", "never_materialized"])
+@pytest.mark.parametrize("rule", ["fill", "fallback"])
+def test_each_reason_why_a_feature_is_not_known_has_a_rule_and_a_counter(state: str, rule: str) -> None:
+    everything = dict.fromkeys(FEATURES, 1.0)
+    features = TableOfFeatures({"a": everything, "b": everything})
+    if state == "missing":
+        features.rows["a"] = {name: 1.0 for name in FEATURES if name != FEATURES[0]}
+    else:
+        setattr(features, state, frozenset({FEATURES[0]}))
+    spec = spec_with(("state:", f"state:\n  unknown: {{{state}: {rule}}}"))
+    engine = engine_with(untrained_artifact(spec), features=features)
+    answers = ask(engine, item("a"), item("b"))
+    spoilt = 1 if state == "missing" else 2
+    expected = ["fallback" if rule == "fallback" and i < spoilt else "decided" for i in range(2)]
+    assert [answer["status"] for answer in answers] == expected
+    if rule == "fallback":
+        assert f"{FEATURES[0]} {state.replace('_', ' ')} (state.unknown.{state} = fallback)" in answers[0]["reason"]
+    counted = {name: dict(counter) for name, counter in engine.state.counts.items()}
+    assert counted == {"missing": {}, "stale": {}, "never_materialized": {}} | {state: {FEATURES[0]: spoilt}}
+    assert engine.state.decisions == 2
+
+
+def test_a_view_never_materialized_falls_back_unless_the_spec_says_otherwise_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    features = TableOfFeatures({"a": dict.fromkeys(FEATURES, 1.0)}, never_materialized=frozenset(FEATURES[:4]))
+    engine = engine_with(features=features)
+    with caplog.at_level(logging.INFO, "serve.member_state"):
+        assert ask(engine, item())[0]["status"] == "fallback"
+        assert ask(engine, item())[0]["status"] == "fallback"
+    (record,) = caplog.records  # one line a minute
+    assert record.levelno == logging.WARNING
+    assert "never_materialized 4 (" in record.getMessage()
+    assert "make materialize" in ask(engine, item())[0]["reason"]
+
+
+def test_missing_values_are_logged_for_information_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    now = [NOW]
+    artifact = untrained_artifact()
+    engine = Engine(artifact, TableOfFeatures(), store_for(artifact), now_ms=lambda: now[0])
+    with caplog.at_level(logging.INFO, "serve.member_state"):
+        for k in range(3):
+            ask(engine, item(cycle=f"c{k}", at_hours=k))
+        now[0] += 60_000
+        ask(engine, item(cycle="c3", at_hours=3))
+    assert [record.levelno for record in caplog.records] == [logging.INFO] * 2
+    n = len(artifact.service_features)
+    assert f"of {4 * n} values in 4 decisions missing {4 * n} (" in caplog.text
