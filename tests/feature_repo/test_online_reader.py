@@ -30,10 +30,9 @@ from contracts.settings import Settings
 from feature_repo.deploy import materialize
 from feature_repo.online_reader import OnlineReader
 from feature_repo.store import open_store
-from simulator.features import ACTIVITY
 from simulator.members import PROFILE
 from tests.feature_repo.conftest import MEMBERS
-from tests.feature_repo.tables import CLOCK, NOTIFICATION, START, TIME, at
+from tests.feature_repo.tables import CLOCK, NOTIFICATION, SERVED, START, TIME, at
 
 pytestmark = pytest.mark.integration
 
@@ -64,7 +63,7 @@ def test_values_are_those_of_the_sdk(online: Settings) -> None:
     members = [*MEMBERS, "nobody", MEMBERS[3], "Ωmega 字", ""]
     moments = [ms(LAST) + 3_600_000 * i for i in range(len(members))]
     read = reader.read(members, moments)
-    assert reader.feature_names == (*PROFILE, *ACTIVITY, *CLOCK)
+    assert reader.feature_names == (*SERVED, *CLOCK)
     np.testing.assert_array_equal(read.values, sdk_values(online, members, moments, reader.feature_names))
     assert not read.missing[:20].any()
     assert read.missing[20].all()
@@ -74,17 +73,17 @@ def test_values_are_those_of_the_sdk(online: Settings) -> None:
 
 def test_never_materialized_is_told_from_stale(online: Settings) -> None:
     reader = OnlineReader.open(SERVICE, online)
-    assert reader.view_names == ("member_profile", "member_activity")
+    assert reader.view_names == ("member_profile", "member_activity", "member_live")
     read = reader.read([MEMBERS[0], "nobody"], [ms(LAST), ms(LAST)])
-    assert read.event_ms.tolist() == [[ms(START), ms(LAST)], [-1, -1]]
-    assert read.never_materialized.tolist() == [[False, False], [True, True]]
+    assert read.event_ms.tolist() == [[ms(START), ms(LAST), ms(LAST)], [-1, -1, -1]]
+    assert read.never_materialized.tolist() == [[False] * 3, [True] * 3]
 
 
 def test_a_value_is_stale_when_older_than_its_ttl_at_the_moment_asked_for(online: Settings) -> None:
     reader = OnlineReader.open(SERVICE, online)
     fresh, stale = ms(LAST + timedelta(days=14)), ms(LAST + timedelta(days=14)) + 1
     read = reader.read([MEMBERS[0]] * 3, [fresh, stale, ms(START + timedelta(days=365)) + 1])
-    activity = slice(len(PROFILE), len(PROFILE) + len(ACTIVITY))
+    activity = slice(len(PROFILE), len(SERVED))
     assert not read.missing[0].any()
     assert read.stale[1, activity].all()
     assert read.missing[1, activity].all()
@@ -108,8 +107,8 @@ def test_each_read_sends_one_command_a_member(online: Settings, redis_url: str) 
 
 def test_an_empty_batch_is_empty(online: Settings) -> None:
     read = OnlineReader.open(SERVICE, online).read([], [])
-    assert read.values.shape == read.missing.shape == (0, len(PROFILE) + len(ACTIVITY) + len(CLOCK))
-    assert read.event_ms.shape == (0, 2)
+    assert read.values.shape == read.missing.shape == (0, len(SERVED) + len(CLOCK))
+    assert read.event_ms.shape == (0, 3)
 
 
 def test_lengths_must_agree(on_repo: Settings) -> None:
