@@ -39,14 +39,19 @@ class OnlineFeatures:
     """[n, F]: there is no value, or a stale one."""
     stale: NDArray[np.bool_]
     """[n, F]: what is stored was older than its view's ttl at the moment asked for."""
-    event_ms: NDArray[np.int64]
-    """[n, V]: since when the values of each of the reader's ``view_names`` were known, Unix time in ms; -1: never
+    event_us: NDArray[np.int64]
+    """[n, V]: since when the values of each of the reader's ``view_names`` were known, Unix time in µs; -1: never
     materialized for the member."""
+
+    @property
+    def event_ms(self) -> NDArray[np.int64]:
+        """The same in ms."""
+        return np.where(self.event_us < 0, -1, self.event_us // 1_000)
 
     @property
     def never_materialized(self) -> NDArray[np.bool_]:
         """[n, V]: the view holds nothing of the member."""
-        return np.asarray(self.event_ms < 0)
+        return np.asarray(self.event_us < 0)
 
 
 class OnlineReader:
@@ -99,7 +104,7 @@ class OnlineReader:
 
     @property
     def view_names(self) -> tuple[str, ...]:
-        """The stored views that are read, in the order of ``OnlineFeatures.event_ms``."""
+        """The stored views that are read, in the order of ``OnlineFeatures.event_us``."""
         return tuple(view.definition.name for view in self._plan.views)
 
     def read(self, member_ids: Sequence[str], at_ms: Sequence[int]) -> OnlineFeatures:
@@ -130,14 +135,14 @@ class OnlineReader:
             aged = (times_us >= 0) & (at[:, None] * 1_000 - times_us > self._ttls_us)
             aged_columns = aged[:, self._view_of_column] & ~np.isnan(values)
             values = np.where(aged_columns, np.nan, values)
-            return self._assemble(values, aged_columns, at, np.where(times_us < 0, -1, times_us // 1_000))
+            return self._assemble(values, aged_columns, at, times_us)
 
     def _assemble(
         self,
         stored: NDArray[np.float64],
         aged: NDArray[np.bool_],
         at: NDArray[np.int64],
-        event_ms: NDArray[np.int64],
+        event_us: NDArray[np.int64],
     ) -> OnlineFeatures:
         shape = (len(at), len(self.feature_names))
         values, stale = np.empty(shape), np.zeros(shape, dtype=np.bool_)
@@ -148,7 +153,7 @@ class OnlineReader:
             outputs = view.compute({**{name: stored[:, self._stored[name]] for name in view.inputs}, DECIDED_AT: at})
             for to, name in view.outputs:
                 values[:, to], stale[:, to] = outputs[name], aged[:, inputs].any(axis=1)
-        return OnlineFeatures(values, np.isnan(values), stale, event_ms)
+        return OnlineFeatures(values, np.isnan(values), stale, event_us)
 
 
 @dataclass(frozen=True)
