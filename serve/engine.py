@@ -22,7 +22,7 @@ from contracts.api import Candidate, DecisionRequest, Rejection, Reply, encode, 
 from contracts.attribution import penalties
 from contracts.errors import NotReplicated, OutcomeUnknown, PacerError, RequestError, SpecError, StoreError
 from contracts.settings import Settings
-from contracts.spec import Spec
+from contracts.spec import Spec, nearest
 from models.artifact import Artifact, load_artifact
 from models.encoding import to_float32
 from models.prompts import make_prompts
@@ -37,7 +37,7 @@ from serve.answers import Answer
 from serve.candidates import TopCandidates, pick_candidates
 from serve.exploration import choose_action
 from serve.history import HistoryReader, bitmask, known_rewards, layout_of
-from serve.log_rows import log_row
+from serve.log_rows import Seen, log_row
 from serve.rings import open_rings
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,10 @@ class FeatureReader(Protocol):
     def feature_names(self) -> tuple[str, ...]:
         """All features of the service, in its order."""
 
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """The V stored views they come from."""
+
     def read(self, member_ids: Sequence[str], at_ms: Sequence[int]) -> OnlineValues:
         """Read all members in one round trip; raises StoreError."""
 
@@ -68,12 +72,17 @@ class OnlineValues(Protocol):
     def values(self) -> NDArray[np.float64]:
         """Array [n, F]."""
 
+    @property
+    def event_us(self) -> NDArray[np.int64]:
+        """Array [n, V]: since when each view's values were known, Unix time in µs; -1: there are none."""
+
 
 @dataclass(frozen=True)
 class Read:
     """What both stores said of members who are to be decided."""
 
     features: NDArray[np.float64]  # [B, F]
+    event_us: NDArray[np.int64]  # [B, V]
     rings: Rings
     numbers: Sequence[int]
     """Which B of the rings they are."""
@@ -96,9 +105,10 @@ class Engine:
     ) -> None:
         absent = [name for name in artifact.service_features if name not in features.feature_names]
         if absent:
+            gone = ", ".join(f"{name!r}{nearest(name, features.feature_names)}" for name in absent)
             raise SpecError(
-                f"feature service {artifact.spec.state.feature_service!r} no longer has {absent}, which "
-                f"{artifact.name} was trained with: train and deploy anew"
+                f"feature service {artifact.spec.state.feature_service!r} no longer has what {artifact.name} was "
+                f"trained with: {gone} (train and deploy anew)"
             )
         self.artifact = artifact
         self.spec: Spec = artifact.spec
@@ -108,6 +118,7 @@ class Engine:
         self._kept_probabilities = next(group for group in self._layout.groups if group.name == "probabilities")
         self._text_features = frozenset(artifact.encoder.categories)
         self._column = {name: i for i, name in enumerate(features.feature_names)}
+        self._logged = [self._column[name] for name in artifact.service_features]
         self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
 
     @classmethod
@@ -228,7 +239,7 @@ class Engine:
         if not open_:
             return []
         fresh = [batch[row] for row in open_]
-        kept = Read(features[open_], rings, open_)
+        kept = Read(features.values[open_], features.event_us[open_], rings, open_)
         decided, appends = self._compute(fresh, kept)
         refused: list[int] = []
         unknown: list[int] = []
@@ -246,14 +257,14 @@ class Engine:
             answers[i] = answer
         return refused
 
-    def _read(self, batch: Sequence[DecisionRequest]) -> tuple[NDArray[np.float64], Rings]:
-        """Read features [B, F] and rings of all members side by side, each under its deadline. Raises StoreError."""
+    def _read(self, batch: Sequence[DecisionRequest]) -> tuple[OnlineValues, Rings]:
+        """Read features and rings of all members side by side, each under its deadline. Raises StoreError."""
         members, times = [request.member_id for request in batch], [request.at_ms for request in batch]
         started = time.monotonic()
         features = self._pool.submit(self._features.read, members, times)
         rings = self._pool.submit(self._rings.read, members, times)
         deadlines = self.spec.deadlines_ms
-        values = _within(features, "features", deadlines.features, started).values
+        values = _within(features, "features", deadlines.features, started)
         return values, _within(rings, "rings", deadlines.rings, started)
 
     def _compute(self, batch: Sequence[DecisionRequest], read: Read) -> tuple[list[Answer], list[Append]]:
@@ -281,7 +292,7 @@ class Engine:
         ]
         actions = np.asarray([action for action, _ in taken])
         rewards = self._known_rewards(actions, top, read.features)
-        answers, appends = [], []
+        answers, appends, views = [], [], self._features.view_names
         for i, request in enumerate(batch):
             action, propensity = taken[i]
             candidate = request.candidates[int(top.chosen[i])]
@@ -295,7 +306,8 @@ class Engine:
             entry = self._entry(request, candidate, read.versions[i], action, eligible, floats)
             history_used = int(steps.valid[i].sum()) - 1
             answers.append(answers_of.decided(artifact, request, entry, decisions, i, history_used))
-            row = log_row(self.spec, request, candidate, entry, propensity)
+            seen = Seen(read.features[i, self._logged], dict(zip(views, read.event_us[i].tolist(), strict=True)))
+            row = log_row(self.spec, request, candidate, entry, propensity, seen)
             appends.append(Append(request.member_id, read.versions[i], entry, row))
         return answers, appends
 

@@ -78,6 +78,11 @@ def steps_in(
 class Values:
     values: NDArray[np.float64]
 
+    @property
+    def event_us(self) -> NDArray[np.int64]:
+        """No views: what is no table of Feast's has no times."""
+        return np.empty((len(self.values), 0), np.int64)
+
 
 @dataclass
 class TableOfFeatures:
@@ -85,6 +90,7 @@ class TableOfFeatures:
 
     rows: dict[str, Mapping[str, float]] = field(default_factory=dict)
     feature_names: tuple[str, ...] = FEATURES
+    view_names: tuple[str, ...] = ()
 
     def read(self, member_ids: Sequence[str], at_ms: Sequence[int]) -> Values:
         """Return values [n, F]."""
