@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 SPEC ?= specs/notification.yaml
 DATA ?=
 REQUEST ?= -
+EVENTS ?= -
 ARGS ?=
 
 PY := .venv/bin/python
@@ -11,14 +12,14 @@ PY := .venv/bin/python
 TIED := exec $(PY) -I -S serve/tether.py $$PPID $(PY)
 
 # Recipes read these from the environment, quoted, so that a path may hold any character.
-export PYTHON SPEC DATA REQUEST
+export PYTHON SPEC DATA REQUEST EVENTS
 # What a shell sets for another Python has no business here.
 unexport PYTHONPATH PYTHONHOME
 # Threads that wait sleep instead of spinning: on a busy machine a training step takes a fifth of the time.
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run up down status import validate apply materialize train archive deploy decide drain test lint clean \
+.PHONY: help setup lock run up down status import validate apply materialize train archive deploy decide drain ingest skew test lint clean \
 	bench bench-store bench-storage bench-features soak
 
 help: ## List the targets
@@ -69,6 +70,12 @@ decide: setup ## Send one request and show the reply (REQUEST=file.json, or stan
 
 drain: setup ## Move the decisions made from Redis to Parquet files, the next log
 	@$(PY) -m serve drain --spec "$$SPEC"
+
+ingest: setup ## Count events (visits, clicks, sends) and push what they change (EVENTS=file.jsonl, or standard input)
+	@$(PY) -m feature_repo ingest --spec "$$SPEC" "$$EVENTS"
+
+skew: setup ## Compare the features that decisions were served with the offline store's; fails where one differs
+	@$(PY) -m serve skew --spec "$$SPEC"
 
 test: setup ## Run all tests (ARGS= for pytest, e.g. ARGS="-m unit")
 	@$(TIED) -m pytest $(ARGS)

@@ -66,6 +66,11 @@ class Workspace:
         return self.root / "features"
 
     @property
+    def pushed(self) -> Path:
+        """Folder of rows pushed to feature views, a folder a table, until their tables take them in."""
+        return self.root / "pushed"
+
+    @property
     def training_set(self) -> Path:
         """Folder of ``part-*.parquet``: the log joined with its features, whole members a part."""
         return self.root / "training_set"

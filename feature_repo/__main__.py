@@ -1,15 +1,17 @@
-"""``python -m feature_repo``: apply the definitions, materialize a deployment's views, build its training set."""
+"""``python -m feature_repo``: apply definitions, bring views online, ingest events, build a training set."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from contracts.errors import PacerError
-from contracts.settings import load_settings
-from contracts.spec import load_spec
+from contracts.settings import Settings, load_settings
+from contracts.spec import Spec, load_spec
 
 
 def main() -> int:
@@ -22,16 +24,17 @@ def main() -> int:
     online = commands.add_parser("materialize", parents=[spec], help="bring the features of a deployment online")
     online.add_argument("--end", type=_moment, help="rows known after it stay offline (default: the last row)")
     commands.add_parser("training-set", parents=[spec], help="join the decision log with its features, point in time")
+    events = commands.add_parser("ingest", parents=[spec], help="count visits, clicks and sends; push what they change")
+    events.add_argument("events", help="a file of JSON lines (member_id, kind, event_id, at), or - for standard input")
     arguments = parser.parse_args()
     try:
-        _run(arguments)
+        return _run(arguments)
     except PacerError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> int:
     settings = load_settings()
     deployment = load_spec(arguments.spec) if arguments.command != "apply" else None
     # Feast takes seconds to import: help and a spec with an error in it need not wait for that.
@@ -44,12 +47,29 @@ def _run(arguments: argparse.Namespace) -> None:
         loaded = materialize(deployment, settings, arguments.end)
         print("\n".join(f"{view}: {load}" for view, load in loaded.loads.items()))
         print(f"online up to {loaded.end.isoformat()}")
+    elif arguments.command == "ingest":
+        return _ingest(arguments.events, deployment, settings)
     else:
         made = build_training_set(deployment, settings)
         print(f"{made.rows:,} decisions of {made.members:,} members in {made.parts} parts, {made.seconds:.1f} s")
         for feature, share in made.missing.items():
             if share:
                 print(f"  {feature}: missing in {share:.1%}")
+    return 0
+
+
+def _ingest(source: str, deployment: Spec, settings: Settings) -> int:
+    """Ingest events; the last line is the report as JSON. Return 1 where an event was refused for good."""
+    from feature_repo.event_lines import EventLines
+    from feature_repo.ingest import ingest
+
+    with EventLines.open(source) as lines:
+        report = ingest(lines, deployment, settings)
+    for problem in (*report.problems, *lines.problems):
+        print(problem, file=sys.stderr)
+    counts = {name: value for name, value in asdict(report).items() if name != "problems"}
+    print(json.dumps({**counts, "malformed": lines.malformed}))
+    return 1 if lines.malformed or report.unknown_kind or report.in_the_future else 0
 
 
 def _moment(text: str) -> datetime:

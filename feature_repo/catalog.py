@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from feast import FeatureService, FeatureStore, FileSource
+from feast import FeatureService, FeatureStore, FeatureView, FileSource, PushSource
 from feast.errors import FeatureServiceNotFoundException
 
 from contracts.errors import LogError, SpecError, StoreError
@@ -19,6 +19,12 @@ from feature_repo.tables import EVENT_TIME, NUMBERS, feature_types
 
 BUILT_IN: dict[str, FeatureService] = {
     service.name: service for service in (notification.notification_state_v1, heartsteps.heartsteps_state_v1)
+}
+BUILT_IN_VIEWS: dict[str, FeatureView] = {
+    view.name: view
+    for module in (notification, heartsteps)
+    for view in vars(module).values()
+    if type(view) is FeatureView
 }
 _KEY = {"member_id": pa.string(), EVENT_TIME: pa.timestamp("us", tz="UTC")}
 
@@ -77,6 +83,8 @@ def check_tables(spec: Spec, settings: Settings) -> None:
             continue  # made on demand
         tenant, table = view.batch_source.tags["tenant"], view.batch_source.tags["table"]
         path = settings.workspace(tenant).features / f"{table}.parquet"
+        # All of the view, not the service's part: on-demand views may read what the service leaves out.
+        whole = BUILT_IN_VIEWS.get(view.name, view)
         brought = settings.workspace(spec.name).features / path.name
         if tenant != spec.name and brought.exists():
             raise SpecError(
@@ -84,7 +92,7 @@ def check_tables(spec: Spec, settings: Settings) -> None:
                 f"came with the log of {spec.name!r}; name your tables in state.tables and the service anew, or remove "
                 f"{brought.parent} to use the features of {tenant!r}"
             )
-        problems += _table_problems(path, tuple(feature.name for feature in view.features))
+        problems += _table_problems(path, tuple(feature.name for feature in whole.features))
     if problems:
         raise LogError("\n".join(problems))
 
@@ -112,6 +120,22 @@ def applied_service(store: FeatureStore, spec: Spec, settings: Settings) -> Feat
             "defined now; run `make apply`"
         )
     return applied
+
+
+def stored_views(store: FeatureStore, service: FeatureService) -> list[FeatureView]:
+    """Return the stored views that ``service`` reads, those that only its on-demand views read included."""
+    on_demand = {view.name: view for view in store.list_on_demand_feature_views()}
+    names: dict[str, None] = {}
+    for projection in service.feature_view_projections:
+        made = on_demand.get(projection.name)
+        sources = made.source_feature_view_projections.values() if made else [projection]
+        names.update(dict.fromkeys(source.name for source in sources))
+    return [store.get_feature_view(name) for name in names]
+
+
+def is_pushed(view: FeatureView) -> bool:
+    """Return whether ``view`` is pushed to as well as materialized."""
+    return isinstance(view.stream_source, PushSource)
 
 
 def _defined(spec: Spec, settings: Settings) -> FeatureService:

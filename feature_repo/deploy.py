@@ -12,13 +12,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 from feast import FeatureStore, FeatureView, FileSource
 
 from contracts.errors import LogError, StoreError, StoreUnavailable
 from contracts.settings import CHECKOUT, Settings, load_settings
 from contracts.spec import Spec
-from feature_repo.catalog import applied_service, check_tables, service_features
+from feature_repo.catalog import applied_service, check_tables, is_pushed, service_features, stored_views
+from feature_repo.ingest import restore
 from feature_repo.load_records import LoadRecord, fingerprint, last_event, read_record, write_record
+from feature_repo.online_rows import OnlineRows
+from feature_repo.pushed_rows import keep_rows, take_in
 from feature_repo.store import REPO, feast_errors, open_store
 from feature_repo.tables import EPOCH
 
@@ -73,6 +77,9 @@ def materialize(spec: Spec, settings: Settings, end: datetime | None = None) -> 
     A view whose rows are not those that were loaded, or that the online store does not hold (emptied, another
     server), is cleared and loaded from its first row. Calls wait for each other.
 
+    Pushes outlive that: a pushed view's table first takes in the rows that ingest kept; rows online that are newer
+    than the last load stay; and the counters of members with events are pushed again over what was loaded.
+
     Parameters
     ----------
     spec
@@ -97,11 +104,37 @@ def materialize(spec: Spec, settings: Settings, end: datetime | None = None) -> 
     with _one_at_a_time(settings), feast_errors(f"materializing {spec.state.feature_service!r}"):
         store = open_store(settings)
         views = _stored_views(store, spec, settings)
+        pushed = [view for view in views if is_pushed(view)]
+        only_online = [(view, _take_in_pushes(store, view, settings)) for view in pushed]
         end = end or max(filter(None, (last_event(_table(view)) for view in views)), default=None)
         if end is None:
             raise LogError(f"{', '.join(str(_table(view)) for view in views)}: no rows; import tables that have some")
         loads = _load(store, views, end)
+        for view, rows in only_online:
+            OnlineRows(store, view).push(rows)
+        # Over what a reload left, or where a table has newer rows than events have seen.
+        restore(store, [view for view in pushed if loads[view.name] != "current"], settings)
         return MaterializationReport(end, loads)
+
+
+def _take_in_pushes(store: FeatureStore, view: FeatureView, settings: Settings) -> pa.Table:
+    """Put what was pushed to ``view`` into its table; return the rows that a reload would take from the online store.
+
+    What is newer online than the last load was pushed by someone. In the table it outlives the clearing, and a kill.
+    """
+    take_in(view, settings)
+    rows = OnlineRows(store, view)
+    if _plan(store, view, EPOCH)[0] != "reloaded":
+        return rows.schema.empty_table()
+    found = rows.later_than(_loaded_until(store, view), _table(view))
+    keep_rows(view, found, settings)
+    take_in(view, settings)
+    return found
+
+
+def _loaded_until(store: FeatureStore, view: FeatureView) -> datetime:
+    record = read_record(store, view)
+    return record.end if record else view.most_recent_end_time or EPOCH
 
 
 def _load(store: FeatureStore, views: Sequence[FeatureView], end: datetime) -> dict[str, Load]:
@@ -109,7 +142,7 @@ def _load(store: FeatureStore, views: Sequence[FeatureView], end: datetime) -> d
     for view in views:
         if plans[view.name][0] == "reloaded":
             # A load that breaks off halfway shall not pass for the one that is cleared here.
-            write_record(store, view, LoadRecord("", EPOCH))
+            write_record(store, view, LoadRecord("", _loaded_until(store, view)))
             _clear(store, view)
     behind = {name: start for name, (load, start) in plans.items() if load != "current"}
     for start in dict.fromkeys(behind.values()):
@@ -148,9 +181,7 @@ def _clear(store: FeatureStore, view: FeatureView) -> None:
 
 
 def _stored_views(store: FeatureStore, spec: Spec, settings: Settings) -> list[FeatureView]:
-    service = applied_service(store, spec, settings)
-    names = [view.name for view in service.feature_view_projections if view.batch_source is not None]
-    views = [store.get_feature_view(name) for name in names]
+    views = stored_views(store, applied_service(store, spec, settings))
     for view in views:
         if not view.online:
             raise StoreError(

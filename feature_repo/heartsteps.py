@@ -1,9 +1,13 @@
-"""HeartSteps V1: a person's answers at intake, the figures of the last finished day, and the activity so far."""
+"""HeartSteps V1: a person's answers at intake, the last finished day, the activity so far, and the last events.
+
+There is no clock among its features: the files hold no time zones, and a decision's ``slot`` says the time of day.
+"""
 
 from datetime import timedelta
 
 from feast import FeatureService
 
+from feature_repo.request_time import recency_view
 from feature_repo.tables import table_view
 
 TENANT = "heartsteps"
@@ -63,11 +67,9 @@ heartsteps_activity = table_view(
     features={
         "steps_pre30_log": "log(steps / 0.5) in the 30 minutes before; 0: none or not measured",
         "log_steps_total": "Sum of log(steps / 0.5) over the 30 minutes after each past decision; a counter",
-        "app_sessions_total": "Times the app was opened on finished days of the trial; a counter",
         "sends_24h": "Suggestions sent in the last 24 hours",
         "sends_3d": "Suggestions sent in the last 3 days",
         "walks_3d": "Walking suggestions sent in the last 3 days",
-        "hours_since_send": "Hours since the last suggestion, at most 168; missing before the first",
         "available_share_3d": "Share of the decision points of the last 3 days at which the person was available",
         "steps_last_log": "log(steps / 0.5) in the 30 minutes after the last decision whose 30 minutes are over",
         "steps_mean_log": "Mean of the same over all past decisions",
@@ -76,9 +78,29 @@ heartsteps_activity = table_view(
     },
 )
 
+heartsteps_live = table_view(
+    TENANT,
+    "heartsteps_live",
+    description="What a session or a suggestion changes at once: it holds until the next one.",
+    ttl=timedelta(days=7),
+    features={
+        "app_sessions_total": "Times the app was opened, in the tables on finished days of the trial; a counter",
+        "last_send_ms": "When the last suggestion was sent, Unix time in ms; missing before the first",
+    },
+    events={"app_sessions_total": "count session", "last_send_ms": "last stand walk"},
+)
+
+heartsteps_recency = recency_view(TENANT, "heartsteps_recency", heartsteps_live[["last_send_ms"]])
+
 heartsteps_state_v1 = FeatureService(
     name="heartsteps_state_v1",
-    features=[heartsteps_profile, heartsteps_day, heartsteps_activity],
+    features=[
+        heartsteps_profile,
+        heartsteps_day,
+        heartsteps_activity,
+        heartsteps_live[["app_sessions_total"]],
+        heartsteps_recency,
+    ],
     description="State of the HeartSteps model, version 1; its column order is the model's.",
     tags={"tenant": TENANT},
     owner="pacer",

@@ -38,9 +38,14 @@ class OnlineFeatures:
     """[n, F]: what is stored was older than its view's ttl at the moment asked for."""
     never_materialized: NDArray[np.bool_]
     """[n, F]: its view holds nothing of any member seen so far, and Feast's registry says it was never filled."""
-    event_ms: NDArray[np.int64]
-    """[n, V]: since when the values of each of the reader's ``view_names`` were known, Unix time in ms; -1: the view
+    event_us: NDArray[np.int64]
+    """[n, V]: since when the values of each of the reader's ``view_names`` were known, Unix time in µs; -1: the view
     holds nothing of the member."""
+
+    @property
+    def event_ms(self) -> NDArray[np.int64]:
+        """The same in ms."""
+        return np.where(self.event_us < 0, -1, self.event_us // 1_000)
 
     @property
     def missing(self) -> NDArray[np.bool_]:
@@ -99,7 +104,7 @@ class OnlineReader:
 
     @property
     def view_names(self) -> tuple[str, ...]:
-        """The stored views that are read, in the order of ``OnlineFeatures.event_ms``."""
+        """The stored views that are read, in the order of ``OnlineFeatures.event_us``."""
         return tuple(view.definition.name for view in self._plan.views)
 
     def read(self, member_ids: Sequence[str], at_ms: Sequence[int]) -> OnlineFeatures:
@@ -131,7 +136,7 @@ class OnlineReader:
             aged_columns = aged[:, self._view_of_column] & ~stored.missing
             values = np.where(aged_columns, np.nan, stored.values)
             never = np.broadcast_to(~self._were_filled(times_us)[self._view_of_column], values.shape)
-            return self._assemble(values, aged_columns, never, at, np.where(times_us < 0, -1, times_us // 1_000))
+            return self._assemble(values, aged_columns, never, at, times_us)
 
     def _were_filled(self, times_us: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return for each view whether it ever held something: of a member read, or by what Feast's registry says."""
@@ -149,7 +154,7 @@ class OnlineReader:
         aged: NDArray[np.bool_],
         never: NDArray[np.bool_],
         at: NDArray[np.int64],
-        event_ms: NDArray[np.int64],
+        event_us: NDArray[np.int64],
     ) -> OnlineFeatures:
         shape = (len(at), len(self.feature_names))
         values = np.empty(shape)
@@ -163,7 +168,7 @@ class OnlineReader:
             for to, name in view.outputs:
                 values[:, to], stale[:, to] = outputs[name], aged[:, inputs].any(axis=1)
                 never_materialized[:, to] = never[:, inputs].any(axis=1)
-        return OnlineFeatures(values, stale & ~never_materialized, never_materialized, event_ms)
+        return OnlineFeatures(values, stale & ~never_materialized, never_materialized, event_us)
 
 
 @dataclass(frozen=True)

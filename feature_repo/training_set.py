@@ -25,9 +25,10 @@ from contracts.decision_log import CORE
 from contracts.errors import LogError, SpecError, StoreError
 from contracts.settings import Settings
 from contracts.spec import Spec
-from feature_repo.catalog import applied_service, check_tables, feature_names
+from feature_repo.catalog import applied_service, check_tables, feature_names, stored_views
 from feature_repo.online_reader import DECIDED_AT
 from feature_repo.online_source import JOIN_KEY
+from feature_repo.pushed_rows import take_in_pushes
 from feature_repo.store import feast_errors, open_store
 
 ROWS_PER_PART = 100_000
@@ -82,6 +83,7 @@ def build_training_set(spec: Spec, settings: Settings, progress: bool = True) ->
     log = _open_log(workspace.log)
     store = open_store(settings)
     service = applied_service(store, spec, settings)
+    take_in_pushes(stored_views(store, service), settings)
     features = feature_names(service)
     context = _replaced_columns(spec, log.schema_arrow.names, features)
     missing = np.zeros(len(features), dtype=np.int64)

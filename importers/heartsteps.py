@@ -17,7 +17,7 @@ from contracts.errors import LogError, SpecError
 from contracts.settings import Workspace
 from contracts.spec import Spec, nearest
 from importers.contract import import_folder
-from importers.heartsteps_features import NO_STEPS, activity_table, day_table, profile_table
+from importers.heartsteps_features import NO_STEPS, activity_table, day_table, profile_table, split_live
 from importers.heartsteps_tables import HeartSteps, read_heartsteps
 from importers.report import ImportReport
 
@@ -45,17 +45,19 @@ def import_heartsteps(data: Path, spec: Spec, workspace: Workspace) -> ImportRep
 
 
 def convert(data: Path, out: Path, spec: Spec) -> tuple[str, ...]:
-    """Write the trial in ``data`` as a data folder ``out``: decisions.parquet and three tables in features/.
+    """Write the trial in ``data`` as a data folder ``out``: decisions.parquet and four tables in features/.
 
     Rows of decisions.parquet are in the order of suggestions.csv. Returns what was settled on the way, in words.
     """
     trial = read_heartsteps(data)
     activity = activity_table(trial)
+    windows, live = split_live(activity)
     (out / "features").mkdir(parents=True, exist_ok=True)
     for view, table in (
         ("heartsteps_profile", profile_table(trial)),
         ("heartsteps_day", day_table(trial)),
-        ("heartsteps_activity", activity),
+        ("heartsteps_activity", windows),
+        ("heartsteps_live", live),
     ):
         table.write_parquet(out / "features" / f"{view}.parquet")
     _decisions(trial, activity, spec).write_parquet(out / "decisions.parquet")

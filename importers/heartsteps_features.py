@@ -73,12 +73,22 @@ def day_table(trial: HeartSteps) -> pl.DataFrame:
     )
 
 
+LIVE = ("app_sessions_total", "last_send_ms")
+"""Columns of ``heartsteps_live``: what changes with an event, and not with the clock."""
+
+
+def split_live(activity: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the tables ``heartsteps_activity`` and ``heartsteps_live`` of what ``activity_table`` made."""
+    return activity.drop(*LIVE, "hours_since_send"), activity.select("member_id", "event_timestamp", *LIVE)
+
+
 def activity_table(trial: HeartSteps) -> pl.DataFrame:
-    """Return ``heartsteps_activity``: one row a decision point, as known just before the decision.
+    """Return what a person did and was sent: one row a decision point, as known just before the decision.
 
     Two features are counters, never decreasing: ``log_steps_total``, the sum of log(steps / 0.5) over the 30 minutes
     after each past decision, and ``app_sessions_total``, the app sessions of finished days of the trial (days
-    that it left out for travel don't count; a day without a figure counts as none).
+    that it left out for travel don't count; a day without a figure counts as none). ``last_send_ms`` is Unix time in
+    ms, null before the first suggestion; ``hours_since_send`` follows from it.
     """
     sent = (pl.col("action") != "none").cast(pl.Int64)
     points = trial.points.filter(pl.col("decided_at").is_not_null()).sort("decided_at", "decision.index.nogap")
@@ -92,6 +102,7 @@ def activity_table(trial: HeartSteps) -> pl.DataFrame:
         _past("sent", "24h").alias("sends_24h"),
         _past("sent", "3d").alias("sends_3d"),
         _past("walked", "3d").alias("walks_3d"),
+        last_send.dt.epoch("ms").alias("last_send_ms"),
         ((pl.col("decided_at") - last_send).dt.total_seconds() / 3600.0).alias("hours_since_send"),
         pl.col("avail")
         .cast(pl.Float64)
@@ -110,6 +121,7 @@ def activity_table(trial: HeartSteps) -> pl.DataFrame:
         "sends_24h",
         "sends_3d",
         "walks_3d",
+        "last_send_ms",
         pl.col("hours_since_send").clip(upper_bound=_LONGEST_HOURS),
         "available_share_3d",
         pl.col("outcome_last").alias("steps_last_log"),

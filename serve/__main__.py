@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from contracts.errors import PacerError, RequestError
@@ -36,7 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     deploy = commands.add_parser("deploy", help="archive, then restart TorchServe with every tenant's archive")
     decide = commands.add_parser("decide", help="send one request and print the reply")
     drain = commands.add_parser("drain", help="move the decisions made from Redis to Parquet files, the next log")
-    for command in (archive, deploy, decide, drain):
+    skew = commands.add_parser("skew", help="compare the features that decisions were served with the offline store's")
+    skew.add_argument("--log", type=Path, help="folder of drained decisions (default: the spec's)")
+    for command in (archive, deploy, decide, drain, skew):
         command.add_argument("--spec", type=Path, required=True, help="the deployment's YAML file")
     for command in (archive, deploy):
         command.add_argument("--artifact", type=Path, help="artifact folder (default: the newest of the spec)")
@@ -57,6 +60,8 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             _decide(settings, tenant, options.request)
         elif options.command == "drain":
             _drain(settings, spec)
+        elif options.command == "skew":
+            return _skew(settings, spec, options.log)
         elif options.command == "archive":
             print(_archive(settings, tenant, options.artifact))
         else:
@@ -123,6 +128,28 @@ def _drain(settings: Settings, spec: Spec) -> None:
     with open_rings(load_artifact(newest_artifact(workspace.artifacts)), settings) as rings:
         moved = drain(rings, spec, workspace.served)
     print(f"{moved:,} decisions moved to {workspace.served}")
+
+
+def _skew(settings: Settings, spec: Spec, log: Path | None) -> int:
+    """Print what differs as a table, then the figures as JSON; return 1 where anything does."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from serve.skew import check_skew, rows_of
+
+    report = check_skew(spec, settings, log)
+    table = Table("feature", "values", "member", "decided at", "known at", "served", "offline", title="Differences")
+    for row in rows_of(report):
+        table.add_row(*map(str, row))
+    if report.differing:
+        Console().print(table)
+    print(
+        f"{report.decisions:,} decisions, {report.values:,} values: {sum(report.differing.values()):,} differ; "
+        f"{report.skipped:,} rows that do not say what was read"
+    )
+    figures = {name: value for name, value in asdict(report).items() if name != "examples"}
+    print(json.dumps(figures))
+    return 1 if report.differing else 0
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from contracts.api import DecisionRequest, Rejection, Reply, encode, parse_body,
 from contracts.attribution import penalties
 from contracts.errors import NotReplicated, OutcomeUnknown, PacerError, RequestError, SpecError, StoreError
 from contracts.settings import Settings
-from contracts.spec import Spec
+from contracts.spec import Spec, nearest
 from models.artifact import Artifact, load_artifact
 from models.encoding import to_float32
 from models.prompts import make_prompts
@@ -37,7 +37,7 @@ from serve.answers import Answer
 from serve.candidates import TopCandidates, pick_candidates
 from serve.exploration import choose_action
 from serve.history import HistoryReader, bitmasks, known_rewards, layout_of
-from serve.log_rows import log_row
+from serve.log_rows import Seen, log_row
 from serve.member_state import MemberState, OnlineValues
 from serve.rings import open_rings
 
@@ -58,6 +58,10 @@ class FeatureReader(Protocol):
     def feature_names(self) -> tuple[str, ...]:
         """All features of the service, in its order."""
 
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        """The V stored views they come from."""
+
     def read(self, member_ids: Sequence[str], at_ms: Sequence[int]) -> OnlineValues:
         """Read all members in one round trip; raises StoreError."""
 
@@ -67,6 +71,7 @@ class Read:
     """What both stores said of members who are to be decided."""
 
     features: NDArray[np.float64]  # [B, F]
+    event_us: NDArray[np.int64]  # [B, V]
     rings: Rings
     numbers: Sequence[int]
     """Which B of the rings they are."""
@@ -89,9 +94,10 @@ class Engine:
     ) -> None:
         absent = [name for name in artifact.service_features if name not in features.feature_names]
         if absent:
+            gone = ", ".join(f"{name!r}{nearest(name, features.feature_names)}" for name in absent)
             raise SpecError(
-                f"feature service {artifact.spec.state.feature_service!r} no longer has {absent}, which "
-                f"{artifact.name} was trained with: train and deploy anew"
+                f"feature service {artifact.spec.state.feature_service!r} no longer has what {artifact.name} was "
+                f"trained with: {gone} (train and deploy anew)"
             )
         self.artifact = artifact
         self.spec: Spec = artifact.spec
@@ -103,6 +109,7 @@ class Engine:
         self._column = {name: i for i, name in enumerate(features.feature_names)}
         self.state = MemberState(artifact.spec, artifact.service_features, features.feature_names)
         """Counts what was not known of members."""
+        self._logged = [self._column[name] for name in artifact.service_features]
         self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read")
 
     @classmethod
@@ -228,7 +235,7 @@ class Engine:
         if not open_:
             return []
         fresh = [batch[row] for row in open_]
-        kept = Read(features.values[open_], rings, open_)
+        kept = Read(features.values[open_], features.event_us[open_], rings, open_)
         decided, appends = self._compute(fresh, kept)
         refused: list[int] = []
         unknown: list[int] = []
@@ -301,11 +308,12 @@ class Engine:
             model=[artifact.name] * len(batch),
             layout=self._layout,
         )
-        answers, rows = [], []
+        answers, rows, views = [], [], self._features.view_names
         for i, request in enumerate(batch):
             entry, history_used = entries.entry(i), int(steps.valid[i].sum()) - 1
             answers.append(answers_of.decided(artifact, request, entry, decisions, i, history_used))
-            rows.append(log_row(self.spec, request, chosen[i], entry, taken[i][1]))
+            seen = Seen(read.features[i, self._logged], dict(zip(views, read.event_us[i].tolist(), strict=True)))
+            rows.append(log_row(self.spec, request, chosen[i], entry, taken[i][1], seen))
         return answers, Appends([request.member_id for request in batch], read.versions, entries, rows)
 
     def _append(self, appends: Appends) -> Sequence[AppendOutcome | StoreError]:

@@ -38,6 +38,10 @@ class OnlineValues(Protocol):
     def never_materialized(self) -> NDArray[np.bool_]:
         """Mask [n, F]: the view holds nothing of anyone."""
 
+    @property
+    def event_us(self) -> NDArray[np.int64]:
+        """Array [n, V]: since when each view's values were known, Unix time in µs; -1: there are none."""
+
 
 class MemberState:
     """Counts the features of ``features`` that were not known when decisions were made. For one thread at a time."""

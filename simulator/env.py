@@ -145,6 +145,11 @@ class NotificationEnv(VectorEnv[Observation, IntArray, Any]):
         """The id of each member's top-1 candidate."""
         return notification_ids(self.cycle, self.top)
 
+    @property
+    def live(self) -> IntArray:
+        """What every member's events left behind as of this cycle, shape (N, len(simulator.features.LIVE))."""
+        return self._activity.live()
+
     def _checked(self, actions: IntArray, observation: Observation) -> IntArray:
         actions = np.asarray(actions)
         if not self.action_space.contains(actions):

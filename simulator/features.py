@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from contracts.send_hours import COLUMNS as SEND_HOURS
+from contracts.send_hours import HOURS, pack_hours
 from simulator.arrays import FloatArray, IntArray
 from simulator.candidates import BADGE, PUSH, PUSH_TYPES, TYPES
-from simulator.clock import DAY_S, DAYPARTS, HOUR_S, WEEK_S, daypart
+from simulator.clock import DAY_S, DAYPARTS, HOUR_S, START_MS, WEEK_S, daypart
 from simulator.dynamics import Events
 from simulator.members import PROFILE
 
@@ -36,9 +38,31 @@ ACTIVITY = (
     *(f"{count}_{kind}" for count in ("clicks_24h", "clicks_7d") for kind in TYPES),
     *(f"visits_7d_{part}" for part in DAYPARTS),
 )
+"""What an observation says of a member's activity."""
+LIVE = (
+    *COUNTERS,
+    "badge_count",
+    "last_visit_ms",
+    "last_click_ms",
+    "last_send_ms",
+    "last_push_ms",
+    "last_badge_ms",
+    *SEND_HOURS,
+)
+"""Columns of the feature table ``member_live``: whole numbers that change with an event, never with the clock."""
+RECENCY = (
+    "hours_since_visit",
+    "hours_since_click",
+    "hours_since_send",
+    "hours_since_push",
+    "hours_since_badge",
+    "sends_24h",
+)
+"""What follows from LIVE at the time of a decision."""
+WINDOWS = tuple(name for name in ACTIVITY if name not in (*LIVE, *RECENCY))
 """Columns of the feature table ``member_activity``."""
 FEATURES = (*PROFILE, *ACTIVITY)
-"""Every stored member feature, in the order of an observation's ``member``."""
+"""Every member feature, in the order of an observation's ``member``."""
 MAX_HOURS_SINCE = WEEK_S / HOUR_S
 """Value of an ``hours_since_*`` feature for an event a week ago, longer ago, or never."""
 
@@ -74,6 +98,18 @@ class History:
     def hours_since(self, now_s: IntArray) -> FloatArray:
         """Return the hours since each member's last event, shape (N,), at most MAX_HOURS_SINCE."""
         return np.minimum((now_s - self.last_s) / HOUR_S, MAX_HOURS_SINCE)
+
+    def by_hour(self, last_s: IntArray) -> IntArray:
+        """Count the events in each UTC hour of the day, over the 24 hours that end with that of ``last_s``, (N, 24)."""
+        members, _, times_s = self._events
+        recent = times_s // HOUR_S > last_s[members] // HOUR_S - HOURS
+        cells = members[recent] * HOURS + times_s[recent] // HOUR_S % HOURS
+        return np.bincount(cells, minlength=len(last_s) * HOURS).reshape(-1, HOURS).astype(np.int64)
+
+    @property
+    def last_ms(self) -> IntArray:
+        """The Unix time in ms of each member's last event, shape (N,); 0: never."""
+        return np.maximum(START_MS + 1000 * self.last_s, 0)
 
 
 class Activity:
@@ -145,6 +181,24 @@ class Activity:
         clicks_7d, sends_7d = columns["clicks_7d"], columns["sends_7d"]
         columns["ctr_7d"] = clicks_7d / np.maximum(np.maximum(sends_7d, clicks_7d), 1.0)
         return np.column_stack([columns[name] for name in ACTIVITY])
+
+    def live(self) -> IntArray:
+        """Return the LIVE columns as of the last event recorded, shape (N, len(LIVE))."""
+        visits, clicks, pushes, badges = self._visits, self._clicks, self._pushes, self._badges
+        last_send_s = np.maximum(pushes.last_s, badges.last_s)
+        by_hour = pack_hours(pushes.by_hour(last_send_s) + badges.by_hour(last_send_s))
+        columns = {
+            "visits_total": visits.total,
+            "clicks_total": clicks.total,
+            "badge_count": self._unread,
+            "last_visit_ms": visits.last_ms,
+            "last_click_ms": clicks.last_ms,
+            "last_send_ms": np.maximum(pushes.last_ms, badges.last_ms),
+            "last_push_ms": pushes.last_ms,
+            "last_badge_ms": badges.last_ms,
+            **dict(zip(SEND_HOURS, by_hour.T, strict=True)),
+        }
+        return np.column_stack([columns[name] for name in LIVE])
 
 
 def _with_parts(counts: dict[str, FloatArray], kinds: tuple[str, ...]) -> dict[str, FloatArray]:

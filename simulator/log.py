@@ -1,7 +1,7 @@
 """The log writer: runs the logging policy in the environment and writes a data folder.
 
-The folder holds ``decisions.parquet``, ``features/member_profile.parquet``, ``features/member_activity.parquet`` and
-``simulation.json``, which says how it was made. All tables are sorted by time.
+The folder holds ``decisions.parquet``, in ``features/`` the tables ``member_profile``, ``member_activity`` and
+``member_live``, and ``simulation.json``, which says how it was made. All tables are sorted by time.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from simulator.policy import ThresholdPolicy
 from simulator.rollout import rollout
 from simulator.tables import (
     ACTIVITY_SCHEMA,
+    LIVE_SCHEMA,
     PROFILE_SCHEMA,
     activity_table,
     decisions_schema,
     decisions_table,
+    live_table,
     profile_table,
 )
 
@@ -41,7 +43,8 @@ _DECISIONS = "decisions.parquet"
 _FEATURES = "features"
 _PROFILE = f"{_FEATURES}/member_profile.parquet"
 _ACTIVITY = f"{_FEATURES}/member_activity.parquet"
-_OURS = {_MARKER, _DECISIONS, _FEATURES, _PROFILE, _ACTIVITY}
+_LIVE = f"{_FEATURES}/member_live.parquet"
+_OURS = {_MARKER, _DECISIONS, _FEATURES, _PROFILE, _ACTIVITY, _LIVE}
 _ROW_GROUP_ROWS = 65_536
 
 
@@ -102,7 +105,7 @@ def simulate(out: Path, spec: Spec, members: int, days: int, seed: int, progress
 
 
 def _write(folder: Path, env: NotificationEnv, seed: int, progress: bool) -> tuple[IntArray, dict[str, float]]:
-    """Write the three tables; return how often each action was taken and the mean of each reward where known."""
+    """Write the tables; return how often each action was taken and the mean of each reward where known."""
     spec = env.deployment
     member_ids = pa.array(env.member_ids)
     taken = np.zeros(len(ACTIONS), dtype=np.int64)
@@ -113,10 +116,12 @@ def _write(folder: Path, env: NotificationEnv, seed: int, progress: bool) -> tup
         bar = stack.enter_context(_progress_bar(progress))
         decisions = stack.enter_context(_Writer(folder / _DECISIONS, decisions_schema(spec)))
         activity = stack.enter_context(_Writer(folder / _ACTIVITY, ACTIVITY_SCHEMA))
+        live = stack.enter_context(_Writer(folder / _LIVE, LIVE_SCHEMA))
         for step in bar.track(rollout(env, ThresholdPolicy(), seed), total=env.cycles, description="simulating cycles"):
             table = decisions_table(spec, member_ids, step)
             decisions.add(table)
             activity.add(activity_table(member_ids, step))
+            live.add(live_table(member_ids, step))
             taken += np.bincount(step.actions, minlength=len(ACTIONS))
             for name in spec.rewards:
                 column = table[f"reward_{name}"].drop_null().to_numpy()

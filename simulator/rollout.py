@@ -19,6 +19,7 @@ class Step:
 
     cycle: int
     observation: Observation
+    live: IntArray  # (N, len(LIVE)), as known at the decision
     notification_ids: list[str]  # (N,), of the top-1 candidates
     actions: IntArray  # (N,), indices into ACTIONS
     propensities: FloatArray  # (N,), probability of the action taken
@@ -37,11 +38,12 @@ def rollout(env: NotificationEnv, policy: Policy, seed: int) -> Iterator[Step]:
     for cycle in range(env.cycles):
         probabilities = policy.probabilities(observation)
         actions = sample(probabilities, rng)
-        ids = env.notification_ids
+        ids, live = env.notification_ids, env.live
         following, _, _, truncated, infos = env.step(actions)
         yield Step(
             cycle=cycle,
             observation=observation,
+            live=live,
             notification_ids=ids,
             actions=actions,
             propensities=probabilities[rows, actions],

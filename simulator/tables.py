@@ -11,7 +11,7 @@ from contracts.spec import Spec
 from simulator.arrays import FloatArray, IntArray
 from simulator.candidates import ACTIONS, TYPES
 from simulator.clock import START
-from simulator.features import ACTIVITY, COUNTERS
+from simulator.features import LIVE, WINDOWS
 from simulator.members import PROFILE
 from simulator.observation import Observation, feature
 from simulator.rollout import Step
@@ -19,10 +19,9 @@ from simulator.rollout import Step
 _TIME = pa.timestamp("us", tz="UTC")
 _KEY = [pa.field("member_id", pa.string(), nullable=False), pa.field("event_timestamp", _TIME, nullable=False)]
 PROFILE_SCHEMA = pa.schema([*_KEY, *(pa.field(name, pa.float32()) for name in PROFILE)])
-# Counters are whole numbers: kept as such, their differences are exact whatever their size.
-ACTIVITY_SCHEMA = pa.schema(
-    [*_KEY, *(pa.field(name, pa.int64() if name in COUNTERS else pa.float32()) for name in ACTIVITY)]
-)
+ACTIVITY_SCHEMA = pa.schema([*_KEY, *(pa.field(name, pa.float32()) for name in WINDOWS)])
+# Counters and times are whole numbers: kept as such, their differences are exact whatever their size.
+LIVE_SCHEMA = pa.schema([*_KEY, *(pa.field(name, pa.int64()) for name in LIVE)])
 _ACTION_NAMES = pa.array(ACTIONS)
 _TYPE_NAMES = pa.array(TYPES)
 # Every subset of the actions, at the index whose bits name the actions in it.
@@ -81,11 +80,16 @@ def decisions_table(spec: Spec, member_ids: pa.Array, step: Step) -> pa.Table:
 def activity_table(member_ids: pa.Array, step: Step) -> pa.Table:
     """Return the ``member_activity`` rows of one cycle: what was known just before each decision, at its time."""
     order = _time_order(step.observation)
-    values = [
-        pa.array(feature(step.observation, name)[order]).cast(ACTIVITY_SCHEMA.field(name).type) for name in ACTIVITY
-    ]
+    values = [pa.array(feature(step.observation, name)[order]) for name in WINDOWS]
     keys = [member_ids.take(order), _times(step.observation, order)]
     return pa.Table.from_arrays([*keys, *values], schema=ACTIVITY_SCHEMA)
+
+
+def live_table(member_ids: pa.Array, step: Step) -> pa.Table:
+    """Return the ``member_live`` rows of one cycle: what events had left behind at each decision, at its time."""
+    order = _time_order(step.observation)
+    keys = [member_ids.take(order), _times(step.observation, order)]
+    return pa.Table.from_arrays([*keys, *(pa.array(column[order]) for column in step.live.T)], schema=LIVE_SCHEMA)
 
 
 def profile_table(member_ids: pa.Array, features: FloatArray, week: int) -> pa.Table:

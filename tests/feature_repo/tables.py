@@ -12,13 +12,16 @@ import pyarrow.parquet as pq
 
 from contracts.settings import Settings
 from contracts.spec import Spec, dump_spec, load_spec, parse_spec
-from simulator.features import ACTIVITY, COUNTERS
+from simulator.features import COUNTERS, LIVE, RECENCY, WINDOWS
 from simulator.members import PROFILE
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
 TIME = pa.timestamp("us", tz="UTC")
 NOTIFICATION = load_spec(Path(__file__).parents[2] / "specs" / "notification.yaml")
-WINDOWS = tuple(name for name in ACTIVITY if name not in COUNTERS)
+LIVE_STATE = (*COUNTERS, "badge_count")
+"""What the service takes of member_live as it is."""
+SERVED = (*PROFILE, *WINDOWS, *LIVE_STATE, *RECENCY)
+"""The service's features but for the clock, in its order."""
 CLOCK = ("hour_sin", "hour_cos", "weekday_sin", "weekday_cos", "is_weekend")
 
 SHOP = """
@@ -68,24 +71,28 @@ def write_table(
 
 
 def write_notification(settings: Settings, members: Sequence[str], days: int = 3, seed: int = 0) -> None:
-    """Write the two tables as the simulator does: a profile at the start, an activity row a day at 12:00."""
+    """Write the three tables as the simulator does: a profile at the start, then a row a day at 12:00 in the others."""
     rng = np.random.default_rng(seed)
     profile = {name: rng.random(len(members)).astype(np.float32) for name in PROFILE}
     profile["utc_offset_hours"] = rng.choice([-8.0, 0.0, 5.5], len(members)).astype(np.float32)
     write_table(settings, "notification", "member_profile", members, [START] * len(members), profile)
     rows = [(member, at(day + 0.5)) for day in range(days) for member in members]
-    activity: dict[str, object] = {name: np.repeat(np.arange(days), len(members)) for name in COUNTERS}
     # One stream a column: more days later on leave the first days' values as they are.
-    for i, name in enumerate(WINDOWS):
-        activity[name] = np.random.default_rng([seed, i]).random(len(rows)).astype(np.float32)
-    write_table(
-        settings,
-        "notification",
-        "member_activity",
-        [member for member, _ in rows],
-        [time for _, time in rows],
-        activity,
-    )
+    activity = {
+        name: np.random.default_rng([seed, i]).random(len(rows)).astype(np.float32) for i, name in enumerate(WINDOWS)
+    }
+    live = {name: np.random.default_rng([seed, i]).integers(0, 200, len(rows)) for i, name in enumerate(LIVE)}
+    live |= {name: np.repeat(np.arange(days), len(members)) for name in COUNTERS}
+    # Event times of the day before each row.
+    live |= {
+        name: np.array([int(time.timestamp() * 1000) for _, time in rows]) - live[name] * 400_000
+        for name in LIVE
+        if name.startswith("last_")
+    }
+    for table, columns in (("member_activity", activity), ("member_live", live)):
+        write_table(
+            settings, "notification", table, [member for member, _ in rows], [time for _, time in rows], columns
+        )
 
 
 def write_log(

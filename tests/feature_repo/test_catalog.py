@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
-from feast import FeatureView
+from feast import Entity, FeatureService, FeatureView
+from feast.base_feature_view import BaseFeatureView
+from feast.data_source import DataSource
 from feast.repo_operations import get_repo_files
 
 from contracts.errors import LogError, SpecError
 from contracts.settings import CHECKOUT, Settings
 from contracts.spec import parse_spec
-from feature_repo import heartsteps, notification
+from feature_repo import entities, heartsteps, notification
 from feature_repo.catalog import check_service, check_tables, service_features
 from feature_repo.own_tables import own_definitions
 from feature_repo.store import REPO
-from simulator.features import ACTIVITY
 from simulator.members import PROFILE
 from tests.feature_repo.tables import (
     CLOCK,
     NOTIFICATION,
+    SERVED,
     SHOP,
     at,
     deploy_spec,
@@ -40,7 +43,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_features_of_a_service_are_in_its_order(settings: Settings) -> None:
     names = service_features("notification_state_v1", settings)
-    assert names == (*PROFILE, *ACTIVITY, *CLOCK)
+    assert names == (*SERVED, *CLOCK)
     assert len(set(names)) == len(names) == 58
 
 
@@ -65,16 +68,34 @@ def test_a_feature_renamed_in_the_repository_and_not_in_the_spec_is_named(settin
     )
 
 
-def test_every_definition_says_what_it_is() -> None:
-    for module in (notification, heartsteps):
-        for view in [item for item in vars(module).values() if isinstance(item, FeatureView)]:
-            assert view.description
-            assert view.owner
-            assert view.tags["tenant"]
-            assert view.ttl
-            assert all(feature.description for feature in view.features), view.name
-    clock = notification.decision_clock
-    assert all(feature.name in clock.description for feature in clock.features)
+def definitions() -> list[Any]:
+    """Everything that `feast apply` finds in the modules that it imports."""
+    kinds = (Entity, BaseFeatureView, FeatureService, DataSource)
+    found = [item for module in (entities, notification, heartsteps) for item in vars(module).values()]
+    return [item for item in found if isinstance(item, kinds)]
+
+
+def test_every_definition_has_a_description_an_owner_and_tags() -> None:
+    described = definitions()
+    views = [item for item in described if isinstance(item, BaseFeatureView)]
+    assert {"member_live", "member_recency", "decision_clock", "heartsteps_live"} <= {view.name for view in views}
+    sources = [
+        source for view in views if isinstance(view, FeatureView) for source in (view.batch_source, view.stream_source)
+    ]
+    for item in [*described, *(source for source in sources if source is not None)]:
+        assert item.description, item.name
+        assert item.owner, item.name
+        assert item.tags, item.name
+
+
+def test_every_feature_of_every_view_is_described() -> None:
+    for view in [item for item in definitions() if isinstance(item, BaseFeatureView)]:
+        if isinstance(view, FeatureView):
+            assert view.ttl, view.name
+            assert all(column.description for column in (*view.entity_columns, *view.features)), view.name
+        else:
+            # Feast takes no description of an on-demand feature: the view's says what each is.
+            assert all(f" {feature.name}: " in view.description for feature in view.features), view.name
 
 
 def test_feast_imports_definitions_only() -> None:

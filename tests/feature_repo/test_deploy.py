@@ -37,6 +37,7 @@ from tests.feature_repo.tables import (
 pytestmark = pytest.mark.integration
 
 SERVICE = "notification_state_v1"
+VIEWS = ("member_profile", "member_activity", "member_live")
 
 
 @pytest.fixture
@@ -63,18 +64,26 @@ def test_the_commands_typed_by_hand_work_where_a_tenant_was_never_imported(on_re
     assert "heartsteps" not in printed
     assert not read(on_repo, MEMBERS[0]).missing.any()
     listed = run_feast("feature-views", "list")
-    for view in ("member_profile", "member_activity", "decision_clock", "heartsteps_day", "shop__orders"):
+    for view in (
+        "member_profile",
+        "member_activity",
+        "member_live",
+        "member_recency",
+        "decision_clock",
+        "heartsteps_day",
+        "shop__orders",
+    ):
         assert view in listed
 
 
 def test_a_second_materialization_has_nothing_to_do_and_new_rows_are_an_increment(changing: Settings) -> None:
     first = materialize(NOTIFICATION, changing)
-    assert first.loads == {"member_profile": "reloaded", "member_activity": "reloaded"}
+    assert first.loads == dict.fromkeys(VIEWS, "reloaded")
     assert first.end == at(2.5)
-    assert materialize(NOTIFICATION, changing).loads == {"member_profile": "current", "member_activity": "current"}
+    assert materialize(NOTIFICATION, changing).loads == dict.fromkeys(VIEWS, "current")
     write_notification(changing, MEMBERS, days=4)
     again = materialize(NOTIFICATION, changing)
-    assert again.loads == {"member_profile": "incremental", "member_activity": "incremental"}
+    assert again.loads == dict.fromkeys(VIEWS, "incremental")
     assert visits(changing, *MEMBERS[:2]) == [3.0, 3.0]
 
 
@@ -90,7 +99,7 @@ def test_replaced_tables_are_loaded_anew_and_former_members_are_gone(changing: S
     before = read(changing, MEMBERS[0])
     write_notification(changing, MEMBERS[:10], seed=1)
     report = materialize(NOTIFICATION, changing)
-    assert report.loads == {"member_profile": "reloaded", "member_activity": "reloaded"}
+    assert report.loads == dict.fromkeys(VIEWS, "reloaded")
     assert not np.array_equal(before.values, read(changing, MEMBERS[0]).values)
     assert read(changing, MEMBERS[15]).missing.all()
 
@@ -114,10 +123,10 @@ def test_an_emptied_redis_is_filled_again(on_repo: Settings, redis_url: str) -> 
 def test_what_was_materialized_by_hand_meanwhile_is_caught_up_with(changing: Settings, redis_url: str) -> None:
     materialize(NOTIFICATION, changing, end=at(1))
     # The registry says day 2, as after a materialization into another Redis.
-    open_store(changing).materialize(at(1), at(2), ["member_activity"])
+    open_store(changing).materialize(at(1), at(2), ["member_live"])
     with redis.Redis.from_url(redis_url) as client:
         assert client.exists(*client.keys("*member_id*")) == len(MEMBERS)
-    assert materialize(NOTIFICATION, changing).loads["member_activity"] == "incremental"
+    assert materialize(NOTIFICATION, changing).loads["member_live"] == "incremental"
     assert visits(changing, MEMBERS[0]) == [2.0]
 
 
@@ -126,7 +135,7 @@ def test_a_load_that_broke_off_is_made_again(on_repo: Settings) -> None:
     store = open_store(on_repo)
     write_record(store, store.get_feature_view("member_activity"), LoadRecord("", EPOCH))
     loads = materialize(NOTIFICATION, on_repo).loads
-    assert loads == {"member_profile": "current", "member_activity": "reloaded"}
+    assert loads == {**dict.fromkeys(VIEWS, "current"), "member_activity": "reloaded"}
 
 
 def test_a_registry_made_anew_is_not_believed(changing: Settings) -> None:

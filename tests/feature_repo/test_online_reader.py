@@ -31,11 +31,11 @@ from feature_repo.deploy import materialize
 from feature_repo.online_reader import OnlineReader
 from feature_repo.store import open_store
 from feature_repo.tables import EPOCH
-from simulator.features import ACTIVITY
+from simulator.features import WINDOWS
 from simulator.members import PROFILE
 from tests.feature_repo.conftest import MEMBERS, run_feast
 from tests.feature_repo.online_stores import OURS, PROVIDER
-from tests.feature_repo.tables import CLOCK, NOTIFICATION, START, TIME, at, write_notification
+from tests.feature_repo.tables import CLOCK, NOTIFICATION, SERVED, START, TIME, at, write_notification
 
 pytestmark = pytest.mark.integration
 
@@ -66,7 +66,7 @@ def test_values_are_those_of_the_sdk(online: Settings) -> None:
     members = [*MEMBERS, "nobody", MEMBERS[3], "Ωmega 字", ""]
     moments = [ms(LAST) + 3_600_000 * i for i in range(len(members))]
     read = reader.read(members, moments)
-    assert reader.feature_names == (*PROFILE, *ACTIVITY, *CLOCK)
+    assert reader.feature_names == (*SERVED, *CLOCK)
     np.testing.assert_array_equal(read.values, sdk_values(online, members, moments, reader.feature_names))
     assert not read.missing[:20].any()
     assert read.missing[20].all()
@@ -77,13 +77,13 @@ def test_values_are_those_of_the_sdk(online: Settings) -> None:
 
 def test_a_member_never_seen_is_missing_where_the_view_was_filled(online: Settings) -> None:
     reader = OnlineReader.open(SERVICE, online)
-    assert reader.view_names == ("member_profile", "member_activity")
+    assert reader.view_names == ("member_profile", "member_activity", "member_live")
     # By the registry's word: nobody who is there was read yet.
     read = reader.read(["nobody"], [ms(LAST)])
-    assert read.event_ms.tolist() == [[-1, -1]]
+    assert read.event_ms.tolist() == [[-1, -1, -1]]
     assert read.missing.all()
     read = reader.read([MEMBERS[0], "nobody"], [ms(LAST), ms(LAST)])
-    assert read.event_ms.tolist() == [[ms(START), ms(LAST)], [-1, -1]]
+    assert read.event_ms.tolist() == [[ms(START), ms(LAST), ms(LAST)], [-1, -1, -1]]
     assert read.missing.any(axis=1).tolist() == [False, True]
 
 
@@ -98,7 +98,7 @@ def test_a_view_never_filled_is_told_from_members_never_seen(elsewhere: Settings
     # One of two views is filled, by hand: what is made on demand needs the other one.
     open_store(elsewhere).materialize(EPOCH, at(3), ["member_activity"])
     read = reader.read([MEMBERS[0], "nobody"], [ms(LAST)] * 2)
-    activity = slice(len(PROFILE), len(PROFILE) + len(ACTIVITY))
+    activity = slice(len(PROFILE), len(PROFILE) + len(WINDOWS))
     assert not read.never_materialized[:, activity].any()
     assert read.missing[:, activity].any(axis=1).tolist() == [False, True]
     assert np.delete(read.never_materialized, np.r_[activity], axis=1).all()
@@ -110,7 +110,7 @@ def test_a_value_is_stale_when_older_than_its_ttl_at_the_moment_asked_for(online
     reader = OnlineReader.open(SERVICE, online)
     fresh, stale = ms(LAST + timedelta(days=14)), ms(LAST + timedelta(days=14)) + 1
     read = reader.read([MEMBERS[0]] * 3, [fresh, stale, ms(START + timedelta(days=365)) + 1])
-    activity = slice(len(PROFILE), len(PROFILE) + len(ACTIVITY))
+    activity = slice(len(PROFILE), len(SERVED))
     assert not read.missing[0].any()
     assert read.stale[1, activity].all()
     assert np.isnan(read.values[1, activity]).all()
@@ -135,8 +135,8 @@ def test_each_read_sends_one_command_a_member(online: Settings, redis_url: str) 
 
 def test_an_empty_batch_is_empty(online: Settings) -> None:
     read = OnlineReader.open(SERVICE, online).read([], [])
-    assert read.values.shape == read.missing.shape == (0, len(PROFILE) + len(ACTIVITY) + len(CLOCK))
-    assert read.event_ms.shape == (0, 2)
+    assert read.values.shape == read.missing.shape == (0, len(SERVED) + len(CLOCK))
+    assert read.event_ms.shape == (0, 3)
 
 
 def test_lengths_must_agree(on_repo: Settings) -> None:

@@ -16,12 +16,14 @@ from contracts.errors import LogError, SpecError, StoreError
 from contracts.settings import Settings
 from feature_repo import training_set
 from feature_repo.training_set import build_training_set
-from simulator.features import ACTIVITY
+from simulator.features import WINDOWS
 from simulator.members import PROFILE
 from tests.feature_repo.conftest import MEMBERS
 from tests.feature_repo.tables import (
     CLOCK,
+    LIVE_STATE,
     NOTIFICATION,
+    SERVED,
     at,
     shop,
     write_log,
@@ -30,7 +32,7 @@ from tests.feature_repo.tables import (
 
 pytestmark = pytest.mark.integration
 
-FEATURES = (*PROFILE, *ACTIVITY, *CLOCK)
+FEATURES = (*SERVED, *CLOCK)
 
 
 def build(settings: Settings, rows: list[tuple[str, datetime]], **context: list[Any]) -> pa.Table:
@@ -64,7 +66,8 @@ def test_each_decision_gets_what_was_known_at_it(on_repo: Settings) -> None:
         row = joined.slice(i, 1).to_pylist()[0]
         assert (row["member_id"], row["decided_at"], row["reward_click"]) == (member, moment, float(i))
         assert [row[name] for name in PROFILE] == expected(on_repo, "member_profile", PROFILE, member, moment)
-        assert [row[name] for name in ACTIVITY] == expected(on_repo, "member_activity", ACTIVITY, member, moment)
+        assert [row[name] for name in WINDOWS] == expected(on_repo, "member_activity", WINDOWS, member, moment)
+        assert [row[name] for name in LIVE_STATE] == expected(on_repo, "member_live", LIVE_STATE, member, moment)
 
 
 def test_no_value_from_the_future_leaks(on_repo: Settings) -> None:

@@ -29,7 +29,7 @@ from tests.importers.trials import (
 pytestmark = pytest.mark.unit
 
 SPEC = load_spec(CHECKOUT / "specs" / "heartsteps.yaml")
-VIEWS = ("heartsteps_profile", "heartsteps_day", "heartsteps_activity")
+VIEWS = ("heartsteps_profile", "heartsteps_day", "heartsteps_activity", "heartsteps_live")
 HALF_HOUR = timedelta(minutes=30)
 
 Tables = dict[str, pl.DataFrame]
@@ -236,6 +236,7 @@ class TestRealTrial:
         assert {table.name: table.rows for table in report.features} == {
             "heartsteps_activity": 7540,
             "heartsteps_day": 1686,
+            "heartsteps_live": 7540,
             "heartsteps_profile": 37,
         }
         assert log.filter(pl.col("eligible").list.len() == 1).height == 1479
@@ -250,21 +251,28 @@ class TestRealTrial:
 
     def test_counters_of_the_log_are_the_features_as_of_the_decision(self, tables: Tables) -> None:
         decisions = tables["decisions"].sort("decided_at")
-        joined = decisions.join_asof(
-            tables["heartsteps_activity"].sort("event_timestamp"),
-            left_on="decided_at",
-            right_on="event_timestamp",
-            by="member_id",
-            check_sortedness=False,
-        )
-        for name in ("log_steps_total", "app_sessions_total"):
+        for view, name in (("heartsteps_activity", "log_steps_total"), ("heartsteps_live", "app_sessions_total")):
+            joined = decisions.join_asof(
+                tables[view].sort("event_timestamp"),
+                left_on="decided_at",
+                right_on="event_timestamp",
+                by="member_id",
+                check_sortedness=False,
+            )
             assert joined[name].to_list() == joined[f"counter_{name}"].to_list()
 
     @pytest.mark.parametrize("member", ["4", "13", "36"])
     def test_activity_follows_its_definitions(self, data: Path, tables: Tables, member: str) -> None:
         points = read_heartsteps(data).points.filter(pl.col("member_id") == member).sort("decided_at")
         rows = points.to_dicts()
-        activity = tables["heartsteps_activity"].filter(pl.col("member_id") == member).sort("event_timestamp")
+        activity, live = (
+            tables[view].filter(pl.col("member_id") == member).sort("event_timestamp")
+            for view in ("heartsteps_activity", "heartsteps_live")
+        )
+        since_send = pl.col("event_timestamp").dt.epoch("ms") - pl.col("last_send_ms")
+        activity = activity.with_columns(
+            live.select((since_send / 3_600_000.0).clip(upper_bound=168.0).alias("hours_since_send")).to_series()
+        )
         expected = pl.DataFrame([brute_force(rows, point["decided_at"]) for point in rows], infer_schema_length=None)
         assert_frame_equal(activity.select(expected.columns), expected, check_dtypes=False, abs_tol=1e-9)
 

@@ -86,6 +86,11 @@ class Values:
     def missing(self) -> NDArray[np.bool_]:
         return np.isnan(self.values) & ~self.stale & ~self.never_materialized
 
+    @property
+    def event_us(self) -> NDArray[np.int64]:
+        """No views: what is no table of Feast's has no times."""
+        return np.empty((len(self.values), 0), np.int64)
+
 
 @dataclass
 class TableOfFeatures:
@@ -96,6 +101,7 @@ class TableOfFeatures:
     stale: frozenset[str] = frozenset()
     never_materialized: frozenset[str] = frozenset()
     """Features of which nothing is known, and why."""
+    view_names: tuple[str, ...] = ()
 
     def read(self, member_ids: Sequence[str], at_ms: Sequence[int]) -> Values:
         """Return values [n, F]."""

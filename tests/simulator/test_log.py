@@ -9,17 +9,22 @@ import polars as pl
 import pytest
 
 from contracts.errors import LogError
+from contracts.send_hours import COLUMNS, unpack_hours
 from contracts.spec import Spec
 from simulator.__main__ import main
 from simulator.candidates import PUSH_TYPES, TYPES
-from simulator.features import ACTIVITY, COUNTERS
+from simulator.features import LIVE, WINDOWS
 from simulator.log import SimulationReport, simulate
 from simulator.members import PROFILE
 
 pytestmark = pytest.mark.unit
 
 MEMBERS, DAYS = 60, 8
-FILES = ("decisions.parquet", "features/member_activity.parquet", "features/member_profile.parquet", "simulation.json")
+FILES = (
+    "decisions.parquet",
+    *(f"features/member_{table}.parquet" for table in ("activity", "live", "profile")),
+    "simulation.json",
+)
 SPEC_FILE = Path(__file__).parents[2] / "specs" / "notification.yaml"
 
 
@@ -32,6 +37,11 @@ def made(tmp_path_factory: pytest.TempPathFactory, spec: Spec) -> tuple[Path, Si
 @pytest.fixture(scope="module")
 def decisions(made: tuple[Path, SimulationReport]) -> pl.DataFrame:
     return pl.read_parquet(made[0] / "decisions.parquet")
+
+
+@pytest.fixture(scope="module")
+def live(made: tuple[Path, SimulationReport]) -> pl.DataFrame:
+    return pl.read_parquet(made[0] / "features" / "member_live.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +94,10 @@ def test_rewards_are_unknown_in_a_members_last_row_and_nowhere_else(decisions: p
 
 
 def test_rewards_agree_with_the_counters_at_the_members_next_decision(
-    decisions: pl.DataFrame, activity: pl.DataFrame
+    decisions: pl.DataFrame, live: pl.DataFrame
 ) -> None:
     rows = decisions.join(
-        activity, left_on=["member_id", "decided_at"], right_on=["member_id", "event_timestamp"], how="left"
+        live, left_on=["member_id", "decided_at"], right_on=["member_id", "event_timestamp"], how="left"
     ).sort("member_id", "decided_at")
     assert rows["visits_total"].null_count() == 0
     for reward, counter in (("reward_visit", "visits_total"), ("reward_click", "clicks_total")):
@@ -95,8 +105,41 @@ def test_rewards_agree_with_the_counters_at_the_members_next_decision(
         assert rows.select((pl.col(reward).eq_missing(earned)).all()).item()
     assert rows["reward_click"].drop_nulls().is_in([0.0, 1.0]).all()
     cost = pl.col("action").replace_strict({"none": 0.0, "badge": -0.3, "push": -1.0})
-    off = rows.select((pl.col("reward_volume") - cost * (1 + pl.col("sends_24h").cast(pl.Float64))).abs().max()).item()
+    sends_24h = sent_before(rows, hours=24)
+    off = rows.select((pl.col("reward_volume") - cost * (1.0 + pl.Series(sends_24h))).abs().max()).item()
     assert off < 1e-12
+
+
+def sent_before(rows: pl.DataFrame, hours: int) -> list[int]:
+    """Count each decision's earlier sends of its member in a window; rows by member and time."""
+    times = rows["decided_at"].dt.epoch("s").to_list()
+    keys = list(zip(rows["member_id"].to_list(), times, rows["action"].to_list(), strict=True))
+    sends: dict[str, list[int]] = {}
+    counts = []
+    for member, time, action in keys:
+        counts.append(sum(sent > time - hours * 3600 for sent in sends.get(member, [])))
+        if action != "none":
+            sends.setdefault(member, []).append(time)
+    return counts
+
+
+def test_last_events_and_hours_of_sends_agree_with_the_log(decisions: pl.DataFrame, live: pl.DataFrame) -> None:
+    rows = decisions.join(live, left_on=["member_id", "decided_at"], right_on=["member_id", "event_timestamp"])
+    rows = rows.sort("member_id", "decided_at")
+    last: dict[str, list[int]] = {}
+    for row in rows.iter_rows(named=True):
+        sends = last.setdefault(row["member_id"], [])
+        now_ms = int(row["decided_at"].timestamp() * 1000)
+        assert row["last_send_ms"] == max(row["last_push_ms"], row["last_badge_ms"]) == max(sends, default=0)
+        assert (row["visits_total"] > 0) == (row["last_visit_ms"] > 0)
+        assert row["last_visit_ms"] < now_ms
+        by_hour = np.zeros((1, 24), dtype=np.int64)
+        for sent in sends:
+            if sent // 3_600_000 > row["last_send_ms"] // 3_600_000 - 24:
+                by_hour[0, sent // 3_600_000 % 24] += 1
+        np.testing.assert_array_equal(unpack_hours(np.array([[row[name] for name in COLUMNS]])), by_hour)
+        if row["action"] != "none":
+            sends.append(now_ms)
 
 
 def test_windows_of_sends_agree_with_the_log(decisions: pl.DataFrame, activity: pl.DataFrame) -> None:
@@ -105,7 +148,7 @@ def test_windows_of_sends_agree_with_the_log(decisions: pl.DataFrame, activity: 
         times = mine["decided_at"].to_numpy().astype("datetime64[s]").astype(np.int64)
         sent, pushed = (mine["action"] != "none").to_numpy(), (mine["action"] == "push").to_numpy()
         earlier = times[None, :] < times[:, None]
-        windows = [(24, "sends_24h", sent), (168, "sends_7d", sent), (24, "pushes_24h", pushed)]
+        windows = [(168, "sends_7d", sent), (24, "pushes_24h", pushed)]
         windows += [(168, "badges_7d", sent & ~pushed)]
         of = {kind: (mine["type"] == kind).to_numpy() for kind in TYPES}
         for kind in TYPES:
@@ -117,15 +160,15 @@ def test_windows_of_sends_agree_with_the_log(decisions: pl.DataFrame, activity: 
 
 
 def test_the_feature_tables_have_their_columns_types_and_order(
-    made: tuple[Path, SimulationReport], activity: pl.DataFrame
+    made: tuple[Path, SimulationReport], activity: pl.DataFrame, live: pl.DataFrame
 ) -> None:
     profile = pl.read_parquet(made[0] / "features" / "member_profile.parquet")
-    for table, names in ((activity, ACTIVITY), (profile, PROFILE)):
+    for table, names in ((activity, WINDOWS), (live, LIVE), (profile, PROFILE)):
         assert tuple(table.columns) == ("member_id", "event_timestamp", *names)
         assert table["event_timestamp"].dtype == pl.Datetime("us", "UTC")
         assert table["event_timestamp"].is_sorted()
         for name in names:
-            assert table[name].dtype == (pl.Int64 if name in COUNTERS else pl.Float32)
+            assert table[name].dtype == (pl.Int64 if name in LIVE else pl.Float32)
             assert table[name].null_count() == 0
             assert table[name].is_finite().all()
     assert profile.height == MEMBERS * 2

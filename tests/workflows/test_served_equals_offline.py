@@ -28,6 +28,7 @@ from serve.drain import drain
 from serve.engine import Engine
 from serve.history import layout_of
 from serve.rings import open_rings
+from serve.skew import check_skew
 from tests.workflows.conftest import DAYS, Deployment
 
 pytestmark = pytest.mark.integration
@@ -111,6 +112,8 @@ def test_rest_equals_the_training_side_on_the_log_that_serving_wrote(
     with store(deployment) as rings:
         assert drain(rings, deployment.spec, data / "decisions") == MEMBERS * CYCLES
         assert drain(rings, deployment.spec, data / "decisions") == 0
+    skew = check_skew(deployment.spec, deployment.settings, data / "decisions")
+    assert (skew.decisions, skew.skipped, skew.differing) == (MEMBERS * CYCLES, 0, {})
     shutil.copytree(deployment.data / "features", data / "features")
     monkeypatch.setenv("PACER_VAR", str(tmp_path / "var"))
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")  # the training side needs none
