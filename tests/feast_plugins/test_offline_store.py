@@ -11,9 +11,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from feast import FeatureStore, FeatureView, Field, FileSource, RequestSource
+from feast import FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource
 from feast.errors import FeastEntityDFMissingColumnsError, SavedDatasetLocationAlreadyExists
-from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+from feast.feature_logging import FeatureServiceLoggingSource, LoggingConfig
+from feast.infra.offline_stores.file_source import FileLoggingDestination, SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Bool, Bytes, Float32, Float64, Int32, Int64, String
 
@@ -252,6 +253,29 @@ class TestPulls:
         assert online["anyone__price"] == [3.0, 3.0]
         joined = join(feast, [feast.get_feature_view("anyone")], asked(("z", 2.5))).to_arrow()
         assert prices(joined) == [2.0]
+
+    def test_a_folder_of_files_is_one_table(self, feast: FeatureStore, tmp_path: Path) -> None:
+        for day, price in (("1", 1.0), ("2", 2.0)):
+            (tmp_path / "shops" / day).mkdir(parents=True)
+            Table("shops", [row("a", price, price)]).write(tmp_path / "shops" / day)
+        view = Table("shops", []).view("shops")
+        assert prices(join(feast, [view], asked(("a", 1.5), ("a", 2))).to_arrow()) == [1.0, 2.0]
+
+    def test_features_that_were_served_are_logged_and_found(
+        self, feast: FeatureStore, shops: FeatureView, tmp_path: Path
+    ) -> None:
+        (tmp_path / "served").mkdir()
+        logging = LoggingConfig(destination=FileLoggingDestination(path=str(tmp_path / "served")))
+        service = FeatureService(name="served", features=[shops], logging_config=logging)
+        feast.apply([service])
+        schema = FeatureServiceLoggingSource(service, feast.project).get_schema(feast.registry)
+        found = {"shop_id": "a", "shops__price": 1.0, "shops__price__status": 2, "shops__price__timestamp": at(1)}
+        found |= {"__request_id": "r"}
+        times = {"__log_timestamp": at(2), "__log_date": at(2).date()}
+        rows = pa.Table.from_pylist([{name: (found | times)[name] for name in schema.names}], schema=schema)
+        feast.write_logged_features(rows, service)
+        logs = feast._get_provider().retrieve_feature_service_logs(service, at(0), at(3), feast.config, feast.registry)
+        assert logs.to_arrow()["shops__price"].to_pylist() == [1.0]
 
     def test_rows_written_through_feast_are_read(self, feast: FeatureStore, shops: FeatureView) -> None:
         new = pa.table({"shop_id": ["c"], "time": pa.array([at(4)]), "created": pa.array([at(4)]), "price": [4.0]})
