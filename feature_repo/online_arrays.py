@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -17,7 +18,7 @@ from redis.exceptions import MovedError
 
 from contracts.errors import SpecError, StoreError
 from feature_repo.entity_keys import EntityKeys
-from feature_repo.redis_batches import Client, Reply, read_hashes
+from feature_repo.redis_batches import Client, HashFields, Reply, read_hashes
 from feature_repo.stored_values import decode_times_us, decode_values
 
 NUMERIC = (Float64, Float32, Int64, Int32, Bool)
@@ -42,7 +43,7 @@ class StoredView:
                     "array. Feast's get_online_features reads the others"
                 )
 
-    @property
+    @cached_property
     def join_keys(self) -> dict[str, str]:
         """The columns of entity rows that hold each of the view's join keys."""
         renamed = self.definition.projection.join_key_map
@@ -105,10 +106,9 @@ class HashReader:
                 for column in range(ends[number] - len(views[number].features), ends[number])
             ]
             first = views[numbers[0]]
+            stored = HashFields([*fields, *(b"_ts:" + name.encode() for name in names)])
             keys = EntityKeys.of(config, first.definition)
-            self._groups.append(
-                _Group(first, keys, [*fields, *(b"_ts:" + name.encode() for name in names)], columns, numbers)
-            )
+            self._groups.append(_Group(first, keys, stored, len(fields), _places(columns), _places(numbers)))
         self._shape = (int(ends[-1]) if len(views) else 0, len(views))
 
     def read(self, client: Client, rows: EntityRows) -> StoredValues:
@@ -139,17 +139,24 @@ class _Group:
 
     view: StoredView  # the first of them
     keys: EntityKeys
-    fields: Sequence[bytes]  # features, then timestamps
-    columns: Sequence[int]
-    views: Sequence[int]
+    fields: HashFields  # features, then timestamps
+    features: int
+    columns: slice | Sequence[int]
+    views: slice | Sequence[int]
 
     def decode(self, replies: Sequence[Reply], into: StoredValues) -> None:
-        features = len(self.columns)
-        rows = [_fields(reply, len(self.fields)) for reply in replies]
+        features, fields = self.features, len(self.fields.names)
+        rows = [_fields(reply, fields) for reply in replies]
         values = decode_values(list(chain.from_iterable(rows)))
-        into.values[:, self.columns] = values.reshape(len(rows), len(self.fields))[:, :features]
+        into.values[:, self.columns] = values.reshape(len(rows), fields)[:, :features]
         times = decode_times_us(list(chain.from_iterable(row[features:] for row in rows)))
-        into.times_us[:, self.views] = times.reshape(len(rows), len(self.views))
+        into.times_us[:, self.views] = times.reshape(len(rows), fields - features)
+
+
+def _places(numbers: Sequence[int]) -> slice | Sequence[int]:
+    """Return columns as numpy finds them fastest: those of one entity are one after the other."""
+    first, last = numbers[0], numbers[-1]
+    return slice(first, last + 1) if list(numbers) == list(range(first, last + 1)) else numbers
 
 
 def _fields(reply: Reply, count: int) -> list[bytes | None]:

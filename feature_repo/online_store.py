@@ -29,7 +29,7 @@ from contracts.errors import SpecError
 from contracts.settings import Settings, find_redis_url, load_settings
 from feature_repo.entity_keys import EntityKeys
 from feature_repo.online_arrays import EntityRows, HashReader, StoredValues, StoredView
-from feature_repo.redis_batches import HashRows, Reply, read_hashes, write_hashes
+from feature_repo.redis_batches import HashFields, HashRows, Reply, read_hashes, write_hashes
 from feature_repo.stored_values import decode_times_ns
 from feature_repo.value_columns import binary, encode_column, encode_times, event_times_us, to_us
 
@@ -144,7 +144,7 @@ class PacerRedisOnlineStore(RedisOnlineStore):
         fields = [ts_field, *(_mmh3(f"{name}:{feature}") for feature in values)]
         columns = [encode_times(times_us), *values.values()]
         if not online.skip_dedup:
-            stored = read_hashes(client, [(keys, [ts_field])])
+            stored = read_hashes(client, [(keys, HashFields([ts_field]))])
             kept = _newer(keys, times_us, decode_times_ns([_first(reply) for reply in stored]))
             if len(kept) < len(keys):
                 keys = [keys[row] for row in kept]

@@ -18,7 +18,21 @@ Reply = list[bytes | None] | ResponseError
 _BYTES = pa.large_binary()
 
 
-def read_hashes(client: Client, requests: Sequence[tuple[Sequence[bytes], Sequence[bytes]]]) -> list[Reply]:
+class HashFields:
+    """Fields to read of hashes; what a command says of them is made once."""
+
+    def __init__(self, names: Sequence[bytes]) -> None:
+        self.names = tuple(names)
+        self._head = b"*%d\r\n$5\r\nHMGET\r\n$" % (2 + len(names))
+        self._tail = b"\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(name), name) for name in names)
+
+    def packed(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Return the command for each key as Redis's protocol writes it."""
+        head, tail = self._head, self._tail
+        return [b"%b%d\r\n%b%b" % (head, len(key), key, tail) for key in keys]
+
+
+def read_hashes(client: Client, requests: Sequence[tuple[Sequence[bytes], HashFields]]) -> list[Reply]:
     """Read hashes in one round trip.
 
     Parameters
@@ -41,14 +55,8 @@ def read_hashes(client: Client, requests: Sequence[tuple[Sequence[bytes], Sequen
     if not count:
         return []
     if isinstance(client, RedisCluster):
-        return _through_cluster(client, (("HMGET", key, *fields) for keys, fields in requests for key in keys))
-    return _exchange(client, b"".join(part for request in requests for part in _hmget(*request)), count)
-
-
-def _hmget(keys: Sequence[bytes], fields: Sequence[bytes]) -> list[bytes]:
-    head = b"*%d\r\n$5\r\nHMGET\r\n" % (2 + len(fields))
-    tail = b"\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(field), field) for field in fields)
-    return [b"%b$%d\r\n%b%b" % (head, len(key), key, tail) for key in keys]
+        return _through_cluster(client, (("HMGET", key, *fields.names) for keys, fields in requests for key in keys))
+    return _exchange(client, b"".join(part for keys, fields in requests for part in fields.packed(keys)), count)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 DOUBLE, FLOAT = 5 << 3 | 1, 6 << 3 | 5
 INT32, INT64, BOOL = 3 << 3, 4 << 3, 7 << 3
 MAX_VARINT_BYTES = 10
-_DOUBLE, _FLOAT = Struct("<d"), Struct("<f")
+_double, _float = Struct("<d").unpack_from, Struct("<f").unpack_from
 _MASK64 = (1 << 64) - 1
 _VARINTS = (INT32, INT64, BOOL)
 _IS_VARINT = np.isin(np.arange(256), _VARINTS)
@@ -37,7 +37,7 @@ def decode_values(blobs: Sequence[bytes | None]) -> NDArray[np.float64]:
     where nothing is stored, and for what is no number.
     """
     if len(blobs) <= _FEW:
-        return np.array([_decode(blob) for blob in blobs], dtype=np.float64)
+        return np.array(list(map(_decode, blobs)), dtype=np.float64)
     known = [blob or b"" for blob in blobs]
     lengths = np.fromiter(map(len, known), dtype=np.int64, count=len(blobs))
     wire = np.frombuffer(b"".join(known), dtype=np.uint8)
@@ -61,11 +61,13 @@ def _decode(blob: bytes | None) -> float:
         return math.nan
     tag, size = blob[0], len(blob)
     if tag == DOUBLE and size == 9:
-        return float(_DOUBLE.unpack_from(blob, 1)[0])
+        return _double(blob, 1)[0]  # type: ignore[no-any-return]
     if tag == FLOAT and size == 5:
-        return float(_FLOAT.unpack_from(blob, 1)[0])
+        return _float(blob, 1)[0]  # type: ignore[no-any-return]
     if not (tag in _VARINTS and size <= 1 + MAX_VARINT_BYTES):
         return math.nan
+    if size == 2:
+        return float(blob[1] & 0x7F)
     number = 0
     for i in range(1, size):
         number |= (blob[i] & 0x7F) << (7 * (i - 1))
