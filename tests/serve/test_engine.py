@@ -403,6 +403,9 @@ def test_a_service_that_lost_a_feature_is_named() -> None:
     features = TableOfFeatures(feature_names=("visits_total", "clicks_total", "sends_24h"))
     with pytest.raises(SpecError, match="tenure_days"):
         engine_with(features=features)
+    renamed = TableOfFeatures(feature_names=("tenure_in_days", "visits_total", "clicks_total", "sends_24h"))
+    with pytest.raises(SpecError, match=r"trained with: 'tenure_days'; did you mean 'tenure_in_days'\?"):
+        engine_with(features=renamed)
 
 
 def test_a_cycle_is_decided_once_whatever_time_the_retry_names() -> None:
