@@ -192,7 +192,9 @@ TYPES: dict[str, tuple[PrimitiveFeastType, pa.Array]] = {
 }
 
 
-def typed_store(folder: Path, online_store: dict[str, Any], settings: Settings) -> FeatureStore:
+def typed_store(
+    folder: Path, online_store: dict[str, Any], settings: Settings, provider: str | None = None
+) -> FeatureStore:
     """Apply a view of every numeric type to a registry of its own, and materialize it."""
     folder.mkdir()
     member = Entity(name="member", join_keys=["member_id"], value_type=ValueType.STRING)
@@ -206,7 +208,7 @@ def typed_store(folder: Path, online_store: dict[str, Any], settings: Settings) 
     store = FeatureStore(
         config=RepoConfig(
             project="pacer",
-            provider=PROVIDER if online_store["type"] == OURS else "local",
+            provider=provider or (PROVIDER if online_store["type"] == OURS else "local"),
             registry=str(folder / "registry.db"),
             offline_store={"type": "duckdb"},
             online_store=online_store,
@@ -224,7 +226,7 @@ def typed_store(folder: Path, online_store: dict[str, Any], settings: Settings) 
     return store
 
 
-@pytest.fixture(params=["ours", "redis", "sqlite"])
+@pytest.fixture(params=["ours", "redis", "sqlite", "sqlite, our provider"])
 def any_store(request: pytest.FixtureRequest, tmp_path: Path, elsewhere: Settings) -> FeatureStore:
     host, database = str(elsewhere.redis_url).removeprefix("redis://").split("/")
     online_stores = {
@@ -232,7 +234,8 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path, elsewhere: Setting
         "redis": {"type": "redis", "connection_string": f"{host},db={database}"},
         "sqlite": {"type": "sqlite", "path": str(tmp_path / "online.db")},
     }
-    return typed_store(tmp_path / "repo", online_stores[request.param], elsewhere)
+    kind, *ours = request.param.split(", ")
+    return typed_store(tmp_path / "repo", online_stores[kind], elsewhere, PROVIDER if ours else None)
 
 
 def test_every_numeric_type_is_read_from_any_online_store(any_store: FeatureStore) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 import redis
 from feast import FeatureView, RepoConfig
+from feast.infra.compute_engines.local.compute import LocalComputeEngine
 from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.infra.passthrough_provider import PassthroughProvider
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 
 from benchmarks.redis_server import RedisServer
 from contracts.errors import SpecError, StoreError
+from feature_repo.compute_engine import ColumnarComputeEngine
 from feature_repo.online_arrays import StoredView
 from feature_repo.online_store import PacerRedisOnlineStore
 from feature_repo.provider import ColumnarProvider
@@ -118,6 +120,18 @@ def test_a_push_of_the_feature_server_writes_columns_too(redis_url: str) -> None
     asyncio.run(ColumnarProvider(config).ingest_df_async(view, frame))
     read = PacerRedisOnlineStore().read_arrays(config, [StoredView(view, ("double",))], {"member_id": ["m1"]})
     assert read.values.tolist() == [[1.5]]
+
+
+def test_the_engine_is_ours_where_feasts_local_one_is_asked_for(redis_url: str) -> None:
+    ours = "feature_repo.compute_engine.ColumnarComputeEngine"
+    config = config_of(redis_url, OURS)
+    for asked in ("local", {"type": "local", "backend": "polars"}, ours, {"type": ours}):
+        config.batch_engine_config = asked
+        assert type(ColumnarProvider(config).batch_engine) is ColumnarComputeEngine
+    config.batch_engine_config = {"type": ours}
+    assert type(PassthroughProvider(config).batch_engine) is ColumnarComputeEngine
+    config.batch_engine_config = "feast.infra.compute_engines.local.compute.LocalComputeEngine"
+    assert type(ColumnarProvider(config).batch_engine) is LocalComputeEngine  # named by its path: it stands
 
 
 def entities(view: FeatureView, rows: dict[str, list[Any]]) -> list[EntityKey]:
