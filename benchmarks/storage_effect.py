@@ -113,7 +113,7 @@ def figures(
     for part in np.array_split(ends, -(-len(ends) // CHUNK)):
         windows = kept.windows(part, policy.model.config.context_length)
         windows.states[:, -1] = exact.states[part]
-        decisions = policy.act(windows, make_prompts(spec.reward_names, [spec.prompt] * len(part)))
+        decisions = policy.decide(windows, make_prompts(spec.reward_names, [spec.prompt] * len(part)))
         actions.append(decisions.actions)
         quantiles.append(decisions.quantiles)
     loss = pinball(np.concatenate(quantiles), returns[ends], spec.quantiles)

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from contracts.errors import ArtifactError, SpecError
 from contracts.spec import Spec, dump_spec, parse_spec
 from models.batch import Normalization
+from models.config import FitConfig
 from models.decision_transformer import DecisionTransformer, DecisionTransformerConfig
 from models.encoding import StateEncoder
 from models.policy import Policy
@@ -53,14 +54,7 @@ class Artifact:
 
 def config_of(spec: Spec, state_dim: int) -> DecisionTransformerConfig:
     """Return the model shape that ``spec`` asks for."""
-    return DecisionTransformerConfig(
-        state_dim=state_dim,
-        n_actions=len(spec.actions),
-        n_rewards=len(spec.rewards),
-        quantiles=spec.quantiles,
-        context_length=spec.context_length,
-        **asdict(spec.model),
-    )
+    return FitConfig.of(spec).shape(state_dim, len(spec.actions), len(spec.rewards))
 
 
 def save_artifact(

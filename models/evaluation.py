@@ -112,8 +112,8 @@ def _decide(
     for part in np.array_split(ends, max(1, -(-len(ends) // CHUNK))):
         steps = trajectories.windows(part, policy.model.config.context_length)
         prompts = make_prompts(reward_names, [prompt] * len(part))
-        prompted.append(policy.act(steps, prompts))
-        given.append(policy.act(steps, prompts, returns[part]))
+        prompted.append(policy.decide(steps, prompts))
+        given.append(policy.decide(steps, prompts, returns[part]))
     return _concatenate(prompted), _concatenate(given)
 
 

@@ -37,7 +37,7 @@ class Policy:
     normalization: Normalization
 
     @torch.inference_mode()
-    def act(self, steps: Steps, prompts: Prompts, returns: Floats | None = None) -> Decisions:
+    def decide(self, steps: Steps, prompts: Prompts, returns: Floats | None = None) -> Decisions:
         """Decide the last step of every window: quantiles, prompted return, action probabilities.
 
         Parameters

@@ -13,12 +13,13 @@ from rich.table import Table
 from contracts.errors import LogError
 from contracts.settings import Workspace
 from contracts.spec import Spec
-from models.artifact import config_of, save_artifact
+from models.artifact import save_artifact
+from models.config import FitConfig
 from models.evaluation import Evaluation, evaluate
 from models.masking import MaskableColumns
 from models.policy import Policy
 from models.training import Progress as FitProgress
-from models.training import TrainingConfig, fit
+from models.training import fit
 from models.training_data import TrainingData, prepare, read_decision_table
 
 
@@ -71,19 +72,6 @@ def train(spec: Spec, workspace: Workspace, console: Console) -> TrainingResult:
 
 def fit_policy(data: TrainingData, spec: Spec, console: Console) -> Policy:
     """Fit the Decision Transformer as ``spec`` says, with a progress bar. Raises ValueError as ``fit`` does."""
-    config = TrainingConfig(
-        horizon=spec.horizon,
-        discount=spec.discount,
-        epochs=spec.training.epochs,
-        batch_size=spec.training.batch_size,
-        learning_rate=spec.training.learning_rate,
-        weight_decay=spec.training.weight_decay,
-        warmup_share=spec.training.warmup_share,
-        rtg_weight=spec.training.rtg_weight,
-        predicted_returns=spec.training.predicted_returns,
-        masked_share=spec.training.masked_share,
-        seed=spec.training.seed,
-    )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("training", total=None)
@@ -92,9 +80,13 @@ def fit_policy(data: TrainingData, spec: Spec, console: Console) -> Policy:
             text = f"training  action loss {progress.action_loss:.3f}  return loss {progress.rtg_loss:.3f}"
             bar.update(task, completed=progress.step, total=progress.steps, description=text)
 
-        model_config = config_of(spec, data.trajectories.states.shape[1])
-        maskable = MaskableColumns.of(spec, data.encoder)
-        return fit(data.trajectories, data.train_members, model_config, config, show, maskable)
+        return fit(
+            data.trajectories,
+            FitConfig.of(spec),
+            members=data.train_members,
+            on_progress=show,
+            maskable=MaskableColumns.of(spec, data.encoder),
+        )
 
 
 def show_metrics(metrics: dict[str, Any], console: Console) -> None:

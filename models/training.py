@@ -3,43 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from contracts.spec import Training
 from models.batch import Normalization, build_batch
-from models.decision_transformer import (
-    DecisionTransformer,
-    DecisionTransformerConfig,
-    action_loss,
-    pinball_loss,
-)
+from models.config import FitConfig
+from models.decision_transformer import DecisionTransformer, action_loss, pinball_loss
 from models.masking import NO_COLUMNS, MaskableColumns, draw_masks, mask_history
 from models.policy import Policy
 from models.steps import Ints
 from models.trajectories import Trajectories, returns_to_go
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to fit: the optimiser's settings and the return-to-go's horizon and discount."""
-
-    horizon: int
-    discount: float
-    epochs: int = 4
-    batch_size: int = 512
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup_share: float = 0.05
-    rtg_weight: float = 1.0
-    predicted_returns: float = 0.0
-    """Share of windows whose actions are conditioned on predicted quantiles, as in service, not on true returns."""
-    masked_share: float = 0.0
-    """Share of windows in whose history predicted rewards, scores or both are masked."""
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,22 +32,23 @@ class Progress:
 
 def fit(
     trajectories: Trajectories,
-    members: Ints,
-    model_config: DecisionTransformerConfig,
-    config: TrainingConfig,
+    config: FitConfig,
+    *,
+    members: Ints | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     maskable: MaskableColumns = NO_COLUMNS,
 ) -> Policy:
-    """Fit a model to the given members of ``trajectories`` and return it as a policy.
+    """Fit a model to ``trajectories`` (to the given members, or to all) and return it as a policy.
 
     Windows of ``context_length`` end at any row with a full look-ahead; an epoch draws as many windows as make
     every row a target about once. Every step of a window that is a target counts in the loss (eq. 2, 7 and 9), but
     for steps whose scores are masked: what is decided in service has its scores. The same seed on the same machine
     gives the same model.
 
-    Raises ValueError if no row has a full look-ahead, or shapes disagree with ``model_config``.
+    Raises ValueError if no row has a full look-ahead.
     """
     returns, is_target = returns_to_go(trajectories.rewards, trajectories.starts, config.horizon, config.discount)
+    members = np.arange(len(trajectories.starts) - 1) if members is None else members
     rows = trajectories.rows_of(members)
     ends = rows[is_target[rows]]
     if len(ends) == 0:
@@ -78,12 +57,12 @@ def fit(
             f"no decision has a full look-ahead of {config.horizon} further decisions with known rewards (the longest "
             f"log of a training member has {longest} rows): shorten the horizon or bring a longer log"
         )
-    _check_shapes(trajectories, model_config)
+    shape = config.shape(trajectories.states.shape[1], trajectories.eligible.shape[1], trajectories.rewards.shape[1])
     normalization = Normalization.fit(trajectories.states[rows], trajectories.rewards[rows], returns[ends])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = DecisionTransformer(model_config)
-        _train(model, normalization, trajectories, returns, is_target, ends, config, on_progress, maskable)
+        torch.manual_seed(config.training.seed)
+        model = DecisionTransformer(shape)
+        _train(model, normalization, trajectories, returns, is_target, ends, config.training, on_progress, maskable)
     model.eval()
     return Policy(model, normalization)
 
@@ -95,7 +74,7 @@ def _train(
     returns: np.ndarray,
     is_target: np.ndarray,
     ends: Ints,
-    config: TrainingConfig,
+    config: Training,
     on_progress: Callable[[Progress], None],
     maskable: MaskableColumns,
 ) -> None:
@@ -147,17 +126,6 @@ def _mix_predicted(true: Tensor, quantiles: Tensor, level: Tensor, share: float)
     return torch.where(torch.rand(len(true), 1, 1) < share, predicted, true)
 
 
-def _check_shapes(trajectories: Trajectories, config: DecisionTransformerConfig) -> None:
-    found = {
-        "state_dim": trajectories.states.shape[1],
-        "n_actions": trajectories.eligible.shape[1],
-        "n_rewards": trajectories.rewards.shape[1],
-    }
-    for name, size in found.items():
-        if getattr(config, name) != size:
-            raise ValueError(f"{name} is {getattr(config, name)} in the model's config, the trajectories have {size}")
-
-
 def _parameter_groups(model: DecisionTransformer, weight_decay: float) -> list[dict[str, object]]:
     """Decay matrices only, as is usual for transformers."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
@@ -175,16 +143,3 @@ def _warmup_cosine(steps: int, warmup_share: float) -> Callable[[int], float]:
         return 0.1 + 0.45 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
     return factor
-
-
-def model_config_of(
-    trajectories: Trajectories, quantiles: Sequence[float], context_length: int
-) -> DecisionTransformerConfig:
-    """Return the default model shape for ``trajectories``."""
-    return DecisionTransformerConfig(
-        state_dim=trajectories.states.shape[1],
-        n_actions=trajectories.eligible.shape[1],
-        n_rewards=trajectories.rewards.shape[1],
-        quantiles=tuple(quantiles),
-        context_length=context_length,
-    )

@@ -151,7 +151,7 @@ class Engine:
             [probe.at_ms],
             self._counters(features),
         )
-        self.artifact.policy.act(steps, make_prompts(self.spec.reward_names, [self.spec.prompt]))
+        self.artifact.policy.decide(steps, make_prompts(self.spec.reward_names, [self.spec.prompt]))
 
     def answer(self, bodies: Sequence[bytes | str | object]) -> list[Reply]:
         """Answer HTTP bodies, one Reply each; the items of all of them share the round trips. Never raises."""
@@ -273,7 +273,7 @@ class Engine:
         times_ms = [request.at_ms for request in batch]
         steps = self._history.steps(read.rings, read.numbers, top.states, top.eligible, times_ms, counters)
         prompts = make_prompts(self.spec.reward_names, [request.prompt for request in batch])
-        decisions = artifact.policy.act(steps, prompts)
+        decisions = artifact.policy.decide(steps, prompts)
         # As the ring keeps them: a replay answers the same bit for bit, and the action taken fits what is answered.
         probabilities = [rounded(row[1:], self._kept_probabilities) for row in decisions.probabilities]
         taken = [

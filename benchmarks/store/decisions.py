@@ -222,5 +222,5 @@ def _probabilities(artifact: Artifact, steps: Trajectories, rows: Ints, console:
     ):
         windows = steps.windows(part, spec.context_length)
         prompts = make_prompts(spec.reward_names, [spec.prompt] * len(part))
-        probabilities[part] = artifact.policy.act(windows, prompts).probabilities[:, 1:]
+        probabilities[part] = artifact.policy.decide(windows, prompts).probabilities[:, 1:]
     return probabilities

@@ -49,7 +49,7 @@ def test_a_loaded_artifact_answers_as_the_saved_one(made: Artifact, saved: Path)
     for name, values in dataclasses.asdict(made.policy.normalization).items():
         np.testing.assert_array_equal(getattr(loaded.policy.normalization, name), values)
     prompts = make_prompts(made.spec.reward_names, [made.spec.prompt] * 16)
-    before, after = (artifact.policy.act(steps_for(made), prompts) for artifact in (made, loaded))
+    before, after = (artifact.policy.decide(steps_for(made), prompts) for artifact in (made, loaded))
     np.testing.assert_array_equal(before.probabilities, after.probabilities)
     np.testing.assert_array_equal(before.quantiles, after.quantiles)
     features = np.random.default_rng(0).normal(size=(5, made.utility.n_features)).astype(np.float32)

@@ -10,13 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.spec import MaskedGroup
+from contracts.spec import MaskedGroup, Training
 from models.batch import build_batch
-from models.masking import GROUPS, MaskableColumns, draw_masks, mask_history
+from models.config import FitConfig
+from models.masking import GROUPS, NO_COLUMNS, MaskableColumns, draw_masks, mask_history
 from models.policy import Policy
 from models.prompts import make_prompts
 from models.steps import Floats, Steps
-from models.training import TrainingConfig, fit, model_config_of
+from models.training import fit
 from tests.models.problems import normalization, random_steps, small_config, two_arm_trajectories
 from tests.serve.deployment import spec_with, untrained_artifact
 
@@ -46,7 +47,7 @@ def answer(steps: Steps) -> Floats:
     from models.decision_transformer import DecisionTransformer
 
     policy = Policy(DecisionTransformer(small_config()), normalization(3, 2))
-    return policy.act(steps, make_prompts(["a", "b"], [{"a": 0.5, "b": 0.5}] * len(steps))).quantiles
+    return policy.decide(steps, make_prompts(["a", "b"], [{"a": 0.5, "b": 0.5}] * len(steps))).quantiles
 
 
 def test_columns_are_found_by_spec_and_encoder() -> None:
@@ -134,12 +135,12 @@ def test_masks_are_drawn_for_the_share_asked_and_the_oldest_steps(share: float, 
 
 def test_masking_in_training_changes_the_model_and_no_share_does_not() -> None:
     trajectories = two_arm_trajectories(members=30, length=12)
-    shape = model_config_of(trajectories, (0.1, 0.5, 0.9), T)
     columns = MaskableColumns(rewards=np.array([0]), scores=np.array([1]))
 
-    def weights(share: float, *maskable: MaskableColumns) -> torch.Tensor:
-        config = TrainingConfig(horizon=4, discount=0.9, epochs=1, batch_size=64, masked_share=share)
-        policy = fit(trajectories, np.arange(20), shape, config, lambda _: None, *maskable)
+    def weights(share: float, maskable: MaskableColumns = NO_COLUMNS) -> torch.Tensor:
+        training = Training(epochs=1, batch_size=64, masked_share=share)
+        config = FitConfig(4, 0.9, (0.1, 0.5, 0.9), T, training=training)
+        policy = fit(trajectories, config, members=np.arange(20), maskable=maskable)
         return policy.model.embed_state.weight
 
     plain = weights(0.0)

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from contracts.spec import Training
+from models.config import FitConfig
 from models.evaluation import evaluate
 from models.policy import Policy
 from models.prompts import make_prompts
-from models.training import TrainingConfig, fit, model_config_of
+from models.training import fit
 from models.trajectories import Trajectories
 from tests.models.problems import two_arm_trajectories
 
 pytestmark = pytest.mark.unit
 
-CONFIG = TrainingConfig(horizon=4, discount=0.9, epochs=20, batch_size=256, learning_rate=3e-3)
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def config_of(horizon: int = 4, context_length: int = 4, **training: Any) -> FitConfig:
+    settings = {"epochs": 1, "batch_size": 256, "predicted_returns": 0.0, "masked_share": 0.0} | training
+    return FitConfig(horizon, 0.9, LEVELS, context_length, training=Training(**settings))
+
+
+CONFIG = config_of(epochs=20, learning_rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +39,7 @@ def trajectories() -> Trajectories:
 
 @pytest.fixture(scope="module")
 def policy(trajectories: Trajectories) -> Policy:
-    return fit(trajectories, np.arange(200), model_config_of(trajectories, LEVELS, 4), CONFIG)
+    return fit(trajectories, CONFIG, members=np.arange(200))
 
 
 def rollout(policy: Policy, prompt: float, members: int = 200, length: int = 12, seed: int = 7) -> float:
@@ -48,7 +58,7 @@ def rollout(policy: Policy, prompt: float, members: int = 200, length: int = 12,
         )
         steps = world.windows(world.starts[1:] - 1, policy.model.config.context_length)
         asked = make_prompts(["gain", "cost"], [{"gain": prompt, "cost": 1.0 - prompt}] * members)
-        probabilities = policy.act(steps, asked).probabilities
+        probabilities = policy.decide(steps, asked).probabilities
         taken[:, t] = rng.random(members) < probabilities[:, 1]
     return float(taken.mean())
 
@@ -81,9 +91,8 @@ def test_quantiles_beat_the_marginal_and_cover(policy: Policy, trajectories: Tra
 
 
 def test_the_same_seed_gives_the_same_model(trajectories: Trajectories) -> None:
-    quick = TrainingConfig(horizon=4, discount=0.9, epochs=1, batch_size=256, seed=3)
-    shape = model_config_of(trajectories, LEVELS, 4)
-    first, second = (fit(trajectories, np.arange(50), shape, quick).model.state_dict() for _ in range(2))
+    quick = config_of(seed=3)
+    first, second = (fit(trajectories, quick, members=np.arange(50)).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -91,14 +100,13 @@ def test_fitting_leaves_the_callers_random_state_alone(trajectories: Trajectorie
     torch.manual_seed(11)
     expected = torch.rand(3)
     torch.manual_seed(11)
-    fit(trajectories, np.arange(20), model_config_of(trajectories, LEVELS, 2), TrainingConfig(4, 0.9, epochs=1))
+    fit(trajectories, config_of(context_length=2), members=np.arange(20))
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_a_log_shorter_than_the_horizon_is_said_so(trajectories: Trajectories) -> None:
-    shape = model_config_of(trajectories, LEVELS, 4)
     with pytest.raises(ValueError, match="full look-ahead of 40"):
-        fit(trajectories, np.arange(50), shape, TrainingConfig(horizon=40, discount=0.9))
+        fit(trajectories, config_of(horizon=40), members=np.arange(50))
 
 
 def test_an_action_never_taken_is_evaluated_without_a_recall() -> None:
@@ -108,7 +116,7 @@ def test_an_action_never_taken_is_evaluated_without_a_recall() -> None:
         actions=np.zeros_like(trajectories.actions),
         rewards=np.zeros_like(trajectories.rewards),
     )
-    fitted = fit(never, np.arange(14), model_config_of(never, LEVELS, 2), TrainingConfig(4, 0.9, epochs=1))
+    fitted = fit(never, config_of(context_length=2), members=np.arange(14))
     prompt = {"gain": 0.5, "cost": 0.5}
     result = evaluate(
         fitted, never, np.arange(14), np.arange(14, 20), prompt, ["gain", "cost"], ["wait", "act"], 4, 0.9

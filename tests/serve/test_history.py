@@ -221,7 +221,7 @@ class TestMasking:
         def decide(first: Entry) -> Decisions:
             store = store_of(artifact, [first, entry_of(artifact, 1, "utility-v1")])
             prompts = make_prompts(artifact.spec.reward_names, [artifact.spec.prompt])
-            return artifact.policy.act(steps_of(artifact, store), prompts)
+            return artifact.policy.decide(steps_of(artifact, store), prompts)
 
         def differs(one: Floats, other: Floats) -> bool:
             return not np.array_equal(one, other)

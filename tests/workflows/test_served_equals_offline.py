@@ -126,7 +126,7 @@ def test_rest_equals_the_training_side_on_the_log_that_serving_wrote(
     trajectories = encode_table(table, deployment.spec, artifact.encoder, artifact.utility)
     steps = trajectories.windows(np.arange(len(trajectories)), deployment.spec.context_length)
     prompts = make_prompts(deployment.spec.reward_names, [deployment.spec.prompt] * len(steps))
-    probabilities = artifact.policy.act(steps, prompts).probabilities
+    probabilities = artifact.policy.decide(steps, prompts).probabilities
     offline = {
         (member, f"c{cycle}"): dict(zip(deployment.spec.actions, row.tolist(), strict=True))
         for (member, cycle), row in zip(
