@@ -2,23 +2,23 @@
 
 | bytes | field |
 | --- | --- |
-| 1 | version: 0x03 |
+| 1 | version: 0x04 |
 | 4 | generation of the namespace |
 | 2 | incarnation: a random number, new whenever the ring is laid out anew |
+| 4 | room: bytes of the buffer |
 | 4 | CRC-32 of tenant, member and the buffer from the pointer around to the pointer |
 | 4 | count: entries appended so far, which is the next sequence number |
 | 4 | pointer: where in the buffer the next frame goes |
 | 2 | live: frames that belong to the ring |
-| 4 | room: bytes of the buffer |
 | 4 | CRC-32 of tenant, member and the 25 bytes above |
 | rest | buffer: frames one after the other, around the end and on, each followed by its length |
 
 Numbers are big-endian. The length stands behind its frame, lowest 7 bits last, as a base-128 number read backwards:
 from the pointer a reader walks from the newest entry to the oldest. An append writes the new frame over the oldest
-bytes, and the header; no other frame moves. Only where the buffer has no room for ``capacity`` frames, or too much, or
-the ring is damaged, is it laid out anew. A frame is known by its checksum, so a damaged header or length costs no
-frame: the reader finds them by trying every place. The buffer's checksum tells in one go that none of this is needed;
-where a damaged frame stays, it is written so that it does not hold.
+bytes, and the header from its checksum of the buffer on; no other frame moves. Only where the buffer has no room for
+``capacity`` frames, or too much, or the ring is damaged, is it laid out anew. A frame is known by its checksum, so a
+damaged header or length costs no frame: the reader finds them by trying every place. The buffer's checksum tells in
+one go that none of this is needed; where a damaged frame stays, it is written so that it does not hold.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ from sequence_store.ring import Version, new_incarnation
 
 Bools = NDArray[np.bool_]
 
-VERSION: Final = 0x03
-_FIELDS = struct.Struct(">BIHIIIHI")
+VERSION: Final = 0x04
+_FIELDS = struct.Struct(">BIHIIIIH")
 HEADER_BYTES: Final = _FIELDS.size + 4
+CHANGES_FROM: Final = 11
+"""Where in the header begins what an append changes."""
 MAX_SEARCHED_BYTES: Final = 4 * 1024 * 1024
 """In a damaged ring that is larger, frames are not searched for."""
 _LOOKS_A_BYTE, _LOOK_OVERHEAD = 8, 80
@@ -59,11 +61,11 @@ class Header(NamedTuple):
 
     generation: int
     incarnation: int
+    room: int
     checksum: int
     count: int  # type: ignore[assignment]  # of entries: tuple.count is of no use here
     pointer: int
     live: int
-    room: int
 
     def pack(self, owner: Owner) -> bytes:
         """Return the stored form."""
@@ -220,16 +222,17 @@ def append(version: Version, found: Found, frame: bytes, owner: Owner, capacity:
     after = Header(
         owner.generation,
         header.incarnation,
+        room,
         checksum if found.is_sound else _broken(checksum),
         version.count + 1,
         end % room,
         kept + 1,
-        room,
     ).pack(owner)
+    changed = (CHANGES_FROM, after[CHANGES_FROM:])
     if end <= room:
-        return Change(found.expected, ((0, after), (HEADER_BYTES + start, record)))
+        return Change(found.expected, (changed, (HEADER_BYTES + start, record)))
     before_end, from_start = record[: room - start], record[room - start :]
-    return Change(found.expected, ((0, after), (HEADER_BYTES + start, before_end), (HEADER_BYTES, from_start)))
+    return Change(found.expected, (changed, (HEADER_BYTES + start, before_end), (HEADER_BYTES, from_start)))
 
 
 def _fits(room: int, needed: int, frames: int, capacity: int) -> bool:
@@ -250,7 +253,7 @@ def _laid_out(found: Found, records: bytes, frames: int, count: int, owner: Owne
     room = _room(len(records), frames, capacity)
     checksum = zlib.crc32(records.rjust(room, b"\0"), owner.ring_seed)
     checksum = checksum if found.is_sound else _broken(checksum)
-    header = Header(owner.generation, new_incarnation(), checksum, count, len(records) % room, frames, room)
+    header = Header(owner.generation, new_incarnation(), room, checksum, count, len(records) % room, frames)
     return Change(found.expected, ((-1, header.pack(owner) + records.ljust(room, b"\0")),))
 
 

@@ -21,7 +21,7 @@ from sequence_store import avro
 from sequence_store.codec import Codec
 from sequence_store.frame import CHECKSUM_BYTES, Owner
 from sequence_store.keys import Keys
-from sequence_store.packed import HEADER_BYTES
+from sequence_store.packed import CHANGES_FROM, HEADER_BYTES
 from sequence_store.wire import Wire
 
 PACKED: Final = (1, 2, 4, 8, 16)
@@ -90,5 +90,5 @@ def _measure(server: Server, codec: Codec, decisions: Decisions, members: int, s
         check(wire.exchange(sets[first : first + BATCH], writes=True))
     client.connection_pool.disconnect()
     per_member = (server.used_memory() - before) / members
-    written = HEADER_BYTES + _RECORD_BYTES + float(np.mean(frames)) if frames else 0.0
+    written = HEADER_BYTES - CHANGES_FROM + _RECORD_BYTES + float(np.mean(frames)) if frames else 0.0
     return Point(per_member, written + (float(np.mean(packs)) / size if packs else 0.0), size)

@@ -1,8 +1,8 @@
 """What the golden files hold: values written in past releases that every later one must read.
 
 ``v2_<name>.bin`` is the stored value of one entry, under the layout ``v2_<layout>_layout.json`` and with the dictionary
-``v2_dictionary.bin`` or none; ``v3_ring_<name>.bin`` is the stored value of a whole ring, whose frames are of format 2.
-The files ``v1_*`` and ``v2_ring_*`` are of formats that were never released: examples of foreign ones.
+``v2_dictionary.bin`` or none; ``v4_ring_<name>.bin`` is the stored value of a whole ring, whose frames are of format 2.
+The files ``v1_*``, ``v2_ring_*`` and ``v3_ring_*`` are of formats that were never released: examples of foreign ones.
 
 A new format gets a new prefix and new files: ``python -m tests.sequence_store.golden_entries`` writes those that are
 missing and touches no file that is there.
@@ -24,7 +24,7 @@ from sequence_store.storage import rounded
 
 FOLDER = Path(__file__).parent / "golden"
 PREFIX = "v2"
-RING_PREFIX = "v3"
+RING_PREFIX = "v4"
 OWNER = Owner("golden", "member-\N{ROCKET}", 3)
 CAPACITY = 4
 

@@ -141,7 +141,7 @@ def test_the_bytes_of_the_rings_header_are_the_fields_named() -> None:
     _, table = HEX_TABLES
     parts = [part for part, _ in table]
     assert b"".join(parts) == RING[: packed.HEADER_BYTES]
-    assert [len(part) for part in parts] == [1, 4, 2, 4, 4, 4, 2, 4, 4]
+    assert [len(part) for part in parts] == [1, 4, 2, 4, 4, 4, 4, 2, 4]
     header = packed.Header.unpack(RING, OWNER)
     assert header is not None
     assert tuple(int.from_bytes(part, "big") for part in parts[1:8]) == header

@@ -63,9 +63,10 @@ def test_a_stored_ring_is_read_and_appended_to(name: str) -> None:
     assert [sealed.frame for sealed in packed.parse(grown, OWNER, codecs, CAPACITY).frames] == frames[-CAPACITY:]
 
 
+@pytest.mark.parametrize("version", ["v2", "v3"])
 @pytest.mark.parametrize("name", RING_ENTRIES)
-def test_a_ring_of_another_version_is_a_damaged_one_and_never_misread(name: str) -> None:
-    held = packed.parse((FOLDER / f"v2_ring_{name}.bin").read_bytes(), OWNER, registered(), CAPACITY)
+def test_a_ring_of_another_version_is_a_damaged_one_and_never_misread(name: str, version: str) -> None:
+    held = packed.parse((FOLDER / f"{version}_ring_{name}.bin").read_bytes(), OWNER, registered(), CAPACITY)
     assert held.faults == (Fault.HEADER,)
     assert all(sealed.entry() in RING_ENTRIES[name] for sealed in held.frames)
 

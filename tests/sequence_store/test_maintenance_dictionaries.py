@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from contracts.errors import StoreError
-from sequence_store import Append, AppendOutcome, Entry, Layout, RedisRingStore, registry, storage
+from sequence_store import Append, AppendOutcome, Entry, Layout, RedisRingStore, packed, registry, storage
 from sequence_store.codec import Codec
 from sequence_store.dictionaries import train
 from sequence_store.maintenance import Pace, repush
@@ -220,7 +220,7 @@ def test_a_dictionary_that_entries_of_a_later_release_may_use_stays(tenant: Tena
 def test_a_ring_of_a_later_release_may_use_any_dictionary(tenant: Tenant) -> None:
     first = tenant.use_dictionary(1, NOW_MS)
     append_one(tenant.open())
-    tenant.call("SET", tenant.keys.ring("m"), b"\x04 of a later release")
+    tenant.call("SET", tenant.keys.ring("m"), bytes((packed.VERSION + 1,)) + b" of a later release")
     tenant.use_dictionary(2, NOW_MS)
     pass_at(tenant, NOW_MS + HOUR_MS)
     assert retired(tenant) == Retirement(in_use=(name_of(first),))

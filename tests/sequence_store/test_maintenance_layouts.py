@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from sequence_store import Append, AppendOutcome, Layout, RedisRingStore, Ring, registry
+from sequence_store import Append, AppendOutcome, Layout, RedisRingStore, Ring, packed, registry
 from sequence_store.codec import Codec
 from sequence_store.maintenance import Pace, repush
 from sequence_store.registry import Registered
@@ -118,12 +118,12 @@ def test_a_layout_that_an_entry_has_stays(tenant: Tenant) -> None:
 
 def test_a_ring_of_a_later_release_may_use_any_layout(tenant: Tenant) -> None:
     silent_writer(tenant)
-    tenant.call("SET", tenant.keys.ring("m"), b"\x04 of a later release")
+    tenant.call("SET", tenant.keys.ring("m"), bytes((packed.VERSION + 1,)) + b" of a later release")
     pass_at(tenant, NOW_MS)
     assert retired(tenant, NOW_MS) == Retirement()
     drop(tenant)
     mark(tenant)
-    tenant.call("SET", tenant.keys.ring("m"), b"\x04 of a later release")
+    tenant.call("SET", tenant.keys.ring("m"), bytes((packed.VERSION + 1,)) + b" of a later release")
     pass_at(tenant, NOW_MS + HOUR_MS)
     assert retired(tenant, NOW_MS + HOUR_MS) == Retirement()
 
