@@ -27,12 +27,13 @@ from contracts.settings import Settings, load_settings
 from contracts.spec import Spec, Storage, load_spec
 from importers.run import run_import
 from models.artifact import Artifact
+from models.decision_table import TrainingSet
 from models.evaluation import CHUNK, pinball
 from models.policy import Policy
 from models.prompts import make_prompts
 from models.steps import Bools, Floats, Ints
 from models.train import fit_policy
-from models.training_data import DecisionTable, TrainingData, prepare, read_decision_table
+from models.training_data import TrainingData, prepare
 from models.trajectories import Trajectories, returns_to_go
 from sequence_store.layout import SCALED, FloatGroup, Layout
 from serve.history import STEP, layout_of
@@ -123,18 +124,19 @@ def figures(
     }
 
 
-def measure_seed(table: DecisionTable, spec: Spec, seed: int, console: Console) -> dict[str, Figures]:
+def measure_seed(training_set: TrainingSet, seed: int, console: Console) -> dict[str, Figures]:
     """Train with ``seed`` (of the split, too) and evaluate every variant: name -> figures.
 
     Raises LogError where no decision can be evaluated.
     """
+    spec = training_set.spec
     spec = dataclasses.replace(spec, training=dataclasses.replace(spec.training, seed=seed))
     try:
-        data = prepare(table, spec)
+        data = prepare(dataclasses.replace(training_set, spec=spec))
         policy = fit_policy(data, spec, console)
     except ValueError as error:
         raise LogError(f"training set: {error}") from error
-    artifact = Artifact(spec, policy, data.utility, data.encoder, table.service_features, {}, "benchmark")
+    artifact = Artifact(spec, policy, data.utility, data.encoder, data.service_features, {}, "benchmark")
     exact = data.trajectories
     returns, is_target = returns_to_go(exact.rewards, exact.starts, spec.horizon, spec.discount)
     ends = _held_out(data, is_target)
@@ -238,17 +240,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     try:
         spec = load_spec(options.spec)
-        table = read_decision_table(find_training_set(spec, load_settings(), console), spec)
+        training_set = TrainingSet.open(find_training_set(spec, load_settings(), console), spec)
         by_seed = []
         for seed in range(options.seeds):
             console.print(f"seed {seed} ({seed + 1} of {options.seeds})", highlight=False)
-            by_seed.append(measure_seed(table, spec, seed, console))
+            by_seed.append(measure_seed(training_set, seed, console))
     except PacerError as error:
         console.print(f"[red]error:[/] {error}", highlight=False)
         return 1
     result = summary(by_seed)
     show(result, options.seeds, console)
-    print(json.dumps({"spec": spec.name, "seeds": options.seeds, "rows": len(table.actions), "storage": result}))
+    rows = sum(len(part.actions) for part in training_set)
+    print(json.dumps({"spec": spec.name, "seeds": options.seeds, "rows": rows, "storage": result}))
     return 0
 
 

@@ -76,6 +76,16 @@ class Workspace:
         return self.root / "training_set"
 
     @property
+    def trajectories(self) -> Path:
+        """Folder of the encoded training set, read memory-mapped."""
+        return self.root / "trajectories"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of training runs: settings, run log, and the checkpoint of one that is not finished."""
+        return self.root / "runs"
+
+    @property
     def data_docs(self) -> Path:
         """Folder of Great Expectations' context and Data Docs."""
         return self.root / "validation"

@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -143,6 +143,16 @@ class Model:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class EarlyStopping:
+    """A fit ends when the loss on members kept apart for it no longer falls; the best epoch's weights are kept."""
+
+    patience: Annotated[int, Field(ge=1)] = 2
+    """Epochs without a lower loss after which a fit ends."""
+    share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """Share of the training members (not of those of the offline evaluation) kept apart."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Training:
     """How a model is fitted."""
 
@@ -160,7 +170,11 @@ class Training:
     """Share of windows in whose history predicted rewards, scores or both are masked, as ``ring.masked`` does."""
     validation_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
     """Share of members, not windows, kept for offline evaluation."""
-    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Number type of matrix products while fitting; weights, losses and what is served stay float32."""
+    early_stopping: EarlyStopping | None = None
+    """None: all epochs are done, and no member is kept apart for it."""
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -249,6 +263,8 @@ class Spec:
 
 _ADAPTER = TypeAdapter(Spec)
 
+Parsed = TypeVar("Parsed")
+
 
 class _UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
     """YAML's safe loader, refusing a key that stands twice in one mapping."""
@@ -282,6 +298,15 @@ def load_spec(path: Path) -> Spec:
 
 def parse_spec(text: str, source: str) -> Spec:
     """Parse and check a spec given as YAML text; ``source`` names it in errors. Raises SpecError."""
+    spec = parse_yaml(text, source, _ADAPTER)
+    problems = list(_inconsistencies(spec))
+    if problems:
+        raise SpecError("\n".join(f"{source}: {problem}" for problem in problems))
+    return spec
+
+
+def parse_yaml(text: str, source: str, adapter: TypeAdapter[Parsed]) -> Parsed:
+    """Parse YAML text into the type of ``adapter``. Raises SpecError naming ``source``, field and value."""
     try:
         # The loader is a SafeLoader.
         tree = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506
@@ -294,14 +319,10 @@ def parse_spec(text: str, source: str) -> Spec:
     except (TypeError, ValueError) as error:
         raise SpecError(f"{source}: only text, numbers, lists and mappings may stand here: {error}") from None
     try:
-        spec = _ADAPTER.validate_json(document)
+        return adapter.validate_json(document)
     except ValidationError as error:
         lines = [_explain(source, detail) for detail in error.errors()]
         raise SpecError("\n".join(dict.fromkeys(lines))) from None
-    problems = list(_inconsistencies(spec))
-    if problems:
-        raise SpecError("\n".join(f"{source}: {problem}" for problem in problems))
-    return spec
 
 
 def dump_spec(spec: Spec) -> str:
@@ -363,6 +384,7 @@ def _known_keys() -> set[str]:
         Log,
         Table,
         Model,
+        EarlyStopping,
         Training,
         Exploration,
         Limits,

@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.steps import Bools, Floats, Steps
+from models.steps import Bools, Floats, Ints, Steps
 
 CLIP = 10.0  # standard deviations; an outlier beyond says no more than "very large"
+_BLOCK = 4_194_304  # values looked at together
+_SAMPLE = 33_554_432  # values
 GAP_SCALE = 10.0  # log1p of a day in seconds is 11.4, so that gaps come out near 1
 
 
@@ -35,13 +37,19 @@ class Normalization:
     reward_whole: Bools  # [R]
 
     @staticmethod
-    def fit(states: Floats, rewards: Floats, returns: Floats) -> Normalization:
-        """Fit on training rows: states [N, S], rewards [N, R] and returns [N, R] (NaN where not known).
+    def fit(
+        states: Floats, rewards: Floats, returns: Floats, rows: Ints | None = None, targets: Ints | None = None
+    ) -> Normalization:
+        """Fit on states [N, S], rewards [N, R] and returns [N, R] (NaN where not known), read block by block.
 
-        A constant column gets scale 1, so that it becomes 0 rather than NaN. A reward never known gets
-        mean 0, scale 1, centre 0 and is not whole.
+        States and rewards count in ``rows``, returns in ``targets`` (all of the N rows where None). A constant column
+        gets scale 1, so that it becomes 0 rather than NaN. A reward never known gets mean 0, scale 1, centre 0 and is
+        not whole. The centre is exact up to 2**25 values (half a million rows of 64 columns), beyond that of as many,
+        of rows evenly spread.
         """
-        of_state, of_reward, of_return = (_describe(values) for values in (states, rewards, returns))
+        rows = np.arange(len(states)) if rows is None else rows
+        of_state, of_reward = _describe(states, rows), _describe(rewards, rows)
+        of_return = _describe(returns, np.arange(len(returns)) if targets is None else targets)
         return Normalization(
             state_mean=of_state.mean,
             state_scale=of_state.scale,
@@ -80,23 +88,36 @@ class _Columns:
     whole: Bools
 
 
-def _describe(values: Floats) -> _Columns:
-    """Describe the columns of ``values`` [N, C], one after the other: a log may take half of the memory."""
-    mean, scale, centre = np.zeros((3, values.shape[1]), np.float32)
-    columns = _Columns(mean, scale, centre, np.zeros(values.shape[1], np.bool_))
-    for j in range(values.shape[1]):
-        column = values[:, j]
-        known = column[np.isfinite(column)]
-        if len(known):
-            wide = known.astype(np.float64)
-            columns.mean[j], columns.scale[j] = wide.mean(), wide.std()
-            middle = (len(known) - 1) // 2
-            columns.centre[j] = np.partition(known, middle)[middle]
-            columns.whole[j] = bool((known == np.rint(known)).all())
-        # Below this a column is constant but for rounding.
-        if columns.scale[j] <= 1e-6 * max(abs(columns.mean[j]), 1.0):
-            columns.scale[j] = 1.0
-    return columns
+def _describe(values: Floats, rows: Ints) -> _Columns:
+    """Describe the columns of ``values`` [N, C] over ``rows``: a block at a time, since a log may exceed memory."""
+    width = values.shape[1]
+    count, mean, squares = np.zeros((3, width))  # squares: sum of squared deviations from the mean
+    whole = np.ones(width, np.bool_)
+    together = max(1, _BLOCK // max(width, 1))
+    for first in range(0, len(rows), together):
+        block = values[rows[first : first + together]].astype(np.float64)
+        known = np.isfinite(block)
+        whole &= np.where(known, block == np.rint(block), True).all(axis=0)
+        n = known.sum(axis=0)
+        of_block = np.where(known, block, 0.0).sum(axis=0) / np.maximum(n, 1)
+        deviations = np.where(known, block - of_block, 0.0)
+        # The parallel form of Chan, Golub and LeVeque (1983): exact where the block is all there is.
+        total = np.maximum(count + n, 1)
+        squares += (deviations**2).sum(axis=0) + (of_block - mean) ** 2 * count * n / total
+        mean += (of_block - mean) * n / total
+        count += n
+    scale = np.sqrt(squares / np.maximum(count, 1))
+    # Below this a column is constant but for rounding, whatever its unit.
+    scale[(scale <= 1e-6 * np.abs(mean)) | (scale < np.finfo(np.float32).tiny)] = 1.0
+    sample = values[rows[:: -(-len(rows) * width // _SAMPLE) or 1]]
+    centre = np.array([_lower_median(column) for column in sample.T], np.float32)
+    return _Columns(mean.astype(np.float32), scale.astype(np.float32), centre, whole & (count > 0))
+
+
+def _lower_median(column: Floats) -> float:
+    known = column[np.isfinite(column)]
+    middle = (len(known) - 1) // 2
+    return float(np.partition(known, middle)[middle]) if len(known) else 0.0
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from contracts.spec import Level, Model, Spec, Training
+from contracts.errors import SpecError
+from contracts.spec import Level, Model, Spec, Training, parse_yaml
 from models.decision_transformer import DecisionTransformerConfig
 
 QUANTILES = (0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -60,3 +64,20 @@ class FitConfig:
             eligibility_gate=model.eligibility_gate,
             earlier_returns=model.earlier_returns,
         )
+
+
+_ADAPTER = TypeAdapter(FitConfig)
+
+
+def load_fit_config(path: Path) -> FitConfig:
+    """Load a FitConfig from YAML; keys left out have their defaults. Raises SpecError naming file, field and value."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"), str(path), _ADAPTER)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+
+
+def dump_fit_config(config: FitConfig) -> str:
+    """Return ``config`` as YAML with every default written out; ``load_fit_config`` reads it back equal."""
+    text: str = yaml.safe_dump(json.loads(_ADAPTER.dump_json(config)), sort_keys=False)
+    return text

@@ -41,17 +41,21 @@ class MaskableColumns:
 NO_COLUMNS: Final = MaskableColumns(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
-def mask_history(steps: Steps, masked: Masked, columns: MaskableColumns) -> Steps:
+def mask_history(steps: Steps, masked: Masked, maskable: MaskableColumns) -> Steps:
     """Return ``steps`` with the columns of each group not known where ``masked`` is True.
 
     Raises ValueError if the last step, which is the one to decide, is to be masked.
     """
-    states, rewards = steps.states.copy(), steps.rewards.copy()
     for group, where in masked.items():
         if bool(where[:, -1].any()):
             raise ValueError(f"masked[{group!r}] holds the last step: only history is masked")
-        values, of_group = (rewards, columns.rewards) if group == "rewards" else (states, columns.scores)
-        values[where[..., None] & np.isin(np.arange(values.shape[-1]), of_group)] = np.nan
+    found = {group: np.nonzero(where) for group, where in masked.items() if where.any()}
+    if not found:
+        return steps
+    states, rewards = steps.states.copy(), steps.rewards.copy()
+    for group, (windows, at) in found.items():
+        values, columns = (rewards, maskable.rewards) if group == "rewards" else (states, maskable.scores)
+        values[windows[:, None], at[:, None], columns] = np.nan
     return dataclasses.replace(steps, states=states, rewards=rewards)
 
 

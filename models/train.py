@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from contracts.settings import Workspace
 from contracts.spec import Spec
 from models.artifact import save_artifact
 from models.config import FitConfig
+from models.decision_table import TrainingSet
 from models.evaluation import Evaluation, evaluate
 from models.masking import MaskableColumns
 from models.policy import Policy
+from models.run_log import close_run, open_run, tensorboard
 from models.training import Progress as FitProgress
 from models.training import fit
-from models.training_data import TrainingData, prepare, read_decision_table
+from models.training_data import TrainingData, prepare
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,18 @@ class TrainingResult:
 def train(spec: Spec, workspace: Workspace, console: Console) -> TrainingResult:
     """Fit utility model and Decision Transformer to the workspace's training set and write the artifact.
 
-    Shows a progress bar. Raises LogError where the log is too short for the spec's horizon.
+    Shows progress. A training that was killed goes on from its last checkpoint, if spec and data are the same. Raises
+    LogError where the log is too short for the spec's horizon.
     """
-    table = read_decision_table(workspace.training_set, spec)
+    training_set = TrainingSet.open(workspace.training_set, spec)
     try:
-        data = prepare(table, spec)
-        policy = fit_policy(data, spec, console)
+        with _bar(console) as bar:
+            task = bar.add_task("encoding", total=3 * len(training_set.parts))
+            data = prepare(training_set, workspace.trajectories, lambda: bar.advance(task))
+        fingerprint = training_set.fingerprint
+        run = open_run(workspace.runs, FitConfig.of(spec), fingerprint)
+        with tensorboard(run) as write:
+            policy = fit_policy(data, spec, console, checkpoints=run, also=write)
         evaluation = evaluate(
             policy,
             data.trajectories,
@@ -58,27 +67,27 @@ def train(spec: Spec, workspace: Workspace, console: Console) -> TrainingResult:
         raise LogError(f"{workspace.log}: {error}") from error
     metrics = {**evaluation.to_json(), "utility": _utility_metrics(data, spec)}
     place = save_artifact(
-        workspace.artifacts,
-        spec,
-        policy,
-        data.utility,
-        data.encoder,
-        table.service_features,
-        metrics,
-        table.fingerprint,
+        workspace.artifacts, spec, policy, data.utility, data.encoder, data.service_features, metrics, fingerprint
     )
+    close_run(run)
     return TrainingResult(place, evaluation, metrics)
 
 
-def fit_policy(data: TrainingData, spec: Spec, console: Console) -> Policy:
+def fit_policy(
+    data: TrainingData,
+    spec: Spec,
+    console: Console,
+    checkpoints: Path | None = None,
+    also: Callable[[FitProgress], None] = lambda _: None,
+) -> Policy:
     """Fit the Decision Transformer as ``spec`` says, with a progress bar. Raises ValueError as ``fit`` does."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
+    with _bar(console) as bar:
         task = bar.add_task("training", total=None)
 
         def show(progress: FitProgress) -> None:
             text = f"training  action loss {progress.action_loss:.3f}  return loss {progress.rtg_loss:.3f}"
             bar.update(task, completed=progress.step, total=progress.steps, description=text)
+            also(progress)
 
         return fit(
             data.trajectories,
@@ -86,7 +95,13 @@ def fit_policy(data: TrainingData, spec: Spec, console: Console) -> Policy:
             members=data.train_members,
             on_progress=show,
             maskable=MaskableColumns.of(spec, data.encoder),
+            checkpoints=checkpoints,
         )
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
 
 
 def show_metrics(metrics: dict[str, Any], console: Console) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.steps import Bools, Floats, Ints, Steps
+
+VALUES_AT_ONCE: Final = 16_777_216
+"""Values looked at together: bounds memory where the arrays are files mapped into it."""
+ROWS_AT_ONCE: Final = 65_536
+"""Rows whose returns are summed together: they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +47,42 @@ class Trajectories:
             or bool(np.any(np.diff(self.starts) < 0))
         ):
             raise ValueError(f"starts must rise from 0 to N={n}")
-        bad = ~np.isfinite(self.states)
+        together = max(1, VALUES_AT_ONCE // max(self.states.shape[1], 1))
+        for first in range(0, n, together):
+            self._check_rows(first, min(first + together, n))
+
+    def _check_rows(self, first: int, end: int) -> None:
+        states, rewards = self.states[first:end], self.rewards[first:end]
+        actions, eligible = self.actions[first:end], self.eligible[first:end]
+        bad = ~np.isfinite(states)
         if bool(bad.any()):
             row, column = np.argwhere(bad)[0]
-            raise ValueError(f"states[{row}, {column}] is {self.states[row, column]}; fill missing values first")
-        if bool(np.isinf(self.rewards).any()):
-            row, column = np.argwhere(np.isinf(self.rewards))[0]
-            raise ValueError(f"rewards[{row}, {column}] is infinite; use NaN for a reward that is not known")
-        count = self.eligible.shape[1]
-        if n and (self.actions.min() < 0 or self.actions.max() >= count):
-            raise ValueError(f"actions must lie in 0..{count - 1}, found {self.actions.min()}..{self.actions.max()}")
-        wrong = np.flatnonzero(~self.eligible[np.arange(n), self.actions])
+            raise ValueError(f"states[{first + row}, {column}] is {states[row, column]}; fill missing values first")
+        infinite = np.isinf(rewards)
+        if bool(infinite.any()):
+            row, column = np.argwhere(infinite)[0]
+            raise ValueError(f"rewards[{first + row}, {column}] is infinite; use NaN for a reward that is not known")
+        count = eligible.shape[1]
+        if actions.min() < 0 or actions.max() >= count:
+            row = int(np.flatnonzero((actions < 0) | (actions >= count))[0])
+            raise ValueError(f"actions[{first + row}] is {actions[row]}; actions must lie in 0..{count - 1}")
+        wrong = np.flatnonzero(~eligible[np.arange(end - first), actions])
         if len(wrong):
-            raise ValueError(f"actions[{wrong[0]}] = {self.actions[wrong[0]]} is not eligible in that row")
+            raise ValueError(f"actions[{first + wrong[0]}] = {actions[wrong[0]]} is not eligible in that row")
 
     def __len__(self) -> int:
         """Return the number of decisions N."""
         return len(self.actions)
 
     @property
-    def member_start(self) -> Ints:
-        """First row of the member that each row belongs to: [N]."""
-        return np.repeat(self.starts[:-1], np.diff(self.starts))
+    def members(self) -> int:
+        """Number of members M."""
+        return len(self.starts) - 1
+
+    def first_rows(self, rows: Ints) -> Ints:
+        """First row of the member that each of ``rows`` [B] belongs to: [B]."""
+        first: Ints = self.starts[np.searchsorted(self.starts, rows, side="right") - 1]
+        return first
 
     def windows(self, ends: Ints, context_length: int) -> Steps:
         """Return the windows of ``context_length`` steps that end at rows ``ends`` [B], left-padded.
@@ -69,18 +90,13 @@ class Trajectories:
         Padded places repeat nothing: their states, rewards and times are zero, their only eligible action is 0.
         """
         rows = ends[:, None] - np.arange(context_length - 1, -1, -1)  # [B, T]
-        valid = rows >= self.member_start[ends][:, None]
-        rows = np.where(valid, rows, 0)
-        eligible = self.eligible[rows]
-        eligible[~valid] = np.arange(eligible.shape[-1]) == 0
-        return Steps(
-            states=np.where(valid[..., None], self.states[rows], np.float32(0.0)),
-            actions=np.where(valid, self.actions[rows], 0),
-            rewards=np.where(valid[..., None], self.rewards[rows], np.float32(0.0)),
-            eligible=eligible,
-            times_ms=np.where(valid, self.times_ms[rows], 0),
-            valid=valid,
-        )
+        padded = rows < self.first_rows(ends)[:, None]
+        rows[padded] = 0
+        found = {name: getattr(self, name)[rows] for name in ("states", "actions", "rewards", "eligible", "times_ms")}
+        for values in found.values():
+            values[padded] = 0
+        found["eligible"][padded, 0] = True
+        return Steps(**found, valid=~padded)
 
     def rows_of(self, members: Ints) -> Ints:
         """Return the rows of the given member positions (0..M-1), in order."""
@@ -107,16 +123,55 @@ def returns_to_go(rewards: NDArray[np.floating], starts: Ints, horizon: int, dis
     returns : float32 [N, R]
     is_target : bool [N]
     """
+    returns = np.empty(rewards.shape, np.float32)
+    is_target = np.empty(len(rewards), np.bool_)
+    for first, last in _blocks_of_members(starts):
+        rows = slice(starts[first], starts[last])
+        returns[rows], is_target[rows] = _returns_of(
+            rewards[rows], starts[first : last + 1] - starts[first], horizon, discount
+        )
+    return returns, is_target
+
+
+def _returns_of(rewards: NDArray[np.floating], starts: Ints, horizon: int, discount: float) -> tuple[Floats, Bools]:
+    """Sum by doubling: P_2k(t) = P_k(t) + gamma^k P_k(t + k) holds 2k terms, and H + 1 is a sum of powers of two.
+
+    A sum that runs into the next member is wrong, or NaN; it belongs to a row without a full look-ahead.
+    """
     n = len(rewards)
     ends = np.repeat(starts[1:], np.diff(starts))  # [N] one past the last row of the row's member
-    total = np.zeros(rewards.shape, dtype=np.float64)
-    rows = np.arange(n)
-    complete = rows + horizon < ends
-    for ahead in range(min(horizon, n - 1) + 1 if n else 0):
-        total[: n - ahead] += discount**ahead * rewards[ahead:]
-    is_target = complete & np.isfinite(total).all(axis=1)
+    total, power = np.zeros(rewards.shape), rewards.astype(np.float64)
+    terms, size = 0, 1  # in ``total``, in ``power``
+    while size <= min(horizon + 1, n):
+        if (horizon + 1) & size:
+            total[: n - terms] += discount**terms * power[terms:]
+            terms += size
+        longer = power.copy()
+        longer[: n - size] += discount**size * power[size:]
+        power, size = longer, 2 * size
+    is_target = (np.arange(n) + horizon < ends) & np.isfinite(total).all(axis=1)
     total[~is_target] = np.nan
     return total.astype(np.float32), is_target
+
+
+def _blocks_of_members(starts: Ints) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of runs of whole members that hold about ``ROWS_AT_ONCE`` rows each."""
+    first, members = 0, len(starts) - 1
+    while first < members:
+        last = int(np.searchsorted(starts, starts[first] + ROWS_AT_ONCE, side="right")) - 1
+        last = min(max(last, first + 1), members)
+        yield first, last
+        first = last
+
+
+def concatenate(parts: Sequence[Trajectories]) -> Trajectories:
+    """Put the members of at least one part one after the other."""
+    columns = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in ("states", "actions", "eligible", "rewards", "times_ms")
+    }
+    lengths = np.concatenate([np.diff(part.starts) for part in parts])
+    return Trajectories(**columns, starts=np.append(0, np.cumsum(lengths)))
 
 
 def split_members(members: int, validation_share: float, seed: int) -> tuple[Ints, Ints]:

@@ -7,6 +7,7 @@ safe one. Its scores rank the candidates, are part of the state, and are the pre
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,12 @@ class Sent:
             torch.from_numpy(labels[rows].astype(np.float32)),
         )
 
+    @staticmethod
+    def concatenate(parts: Sequence[Sent]) -> Sent:
+        """Put the rows of at least one part together."""
+        columns = ([getattr(part, name) for part in parts] for name in ("features", "chosen", "labels"))
+        return Sent(*(torch.cat(column) for column in columns))
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.chosen)
@@ -104,31 +111,22 @@ class UtilityReport:
     rows: int
 
 
-def fit_utility(
-    features: Floats, actions: Ints, labels: Floats, n_actions: int, reward_names: tuple[str, ...], seed: int
-) -> UtilityModel:
-    """Fit by logistic loss on the rows where something was sent and the label is known.
-
-    Parameters
-    ----------
-    features : [N, F] encoded member and candidate features
-    actions : [N] action taken
-    labels : [N, P] in [0, 1], NaN where not known
+def fit_utility(sent: Sent, n_actions: int, reward_names: tuple[str, ...], seed: int) -> UtilityModel:
+    """Fit by logistic loss to the rows where something was sent and the label is known.
 
     Raises LogError if a label lies outside [0, 1].
     """
     n_rewards = len(reward_names)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = UtilityModel(features.shape[1], n_rewards, n_actions)
+        model = UtilityModel(sent.features.shape[1], n_rewards, n_actions)
     for j, name in enumerate(reward_names):
-        known = labels[:, j][np.isfinite(labels[:, j])]
+        known = sent.labels[:, j][torch.isfinite(sent.labels[:, j])]
         if len(known) and (known.min() < 0.0 or known.max() > 1.0):
             raise LogError(
                 f"reward_{name} is of kind predicted: its log column is the label of a probability and must lie in "
                 f"[0, 1], found {known.min()}..{known.max()}; make it kind counter, or scale it"
             )
-    sent = Sent.of(features, actions, labels)
     if len(sent) == 0 or n_rewards == 0:
         return model.eval()
     x = sent.features.double()  # the squares of large features are beyond float32

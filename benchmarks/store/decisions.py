@@ -21,10 +21,11 @@ from contracts.errors import ArtifactError, LogError
 from contracts.settings import Settings
 from contracts.spec import Spec
 from models.artifact import Artifact, load_artifact, newest_artifact
+from models.decision_table import DecisionTable, TrainingSet
 from models.prompts import make_prompts
 from models.steps import Floats, Ints
 from models.train import fit_policy
-from models.training_data import DecisionTable, encode, prepare, read_decision_table
+from models.training_data import encode, prepare
 from models.trajectories import Trajectories
 from sequence_store import Entry, FloatGroup, Layout
 from serve.history import bitmasks, known_rewards, layout_of
@@ -178,30 +179,31 @@ def load(spec: Spec, settings: Settings, members: int | None, console: Console) 
     for this once. Raises LogError, SpecError, StoreError.
     """
     folder = find_training_set(spec, settings, console)
-    table = read_decision_table(folder, spec)
-    artifact = _artifact(spec, settings, table, console)
-    return decisions_of(artifact, table, _notification_ids(folder), members, console)
+    training_set = TrainingSet.open(folder, spec)
+    artifact = _artifact(training_set, settings, console)
+    return decisions_of(artifact, training_set.whole(), _notification_ids(folder), members, console)
 
 
-def _artifact(spec: Spec, settings: Settings, table: DecisionTable, console: Console) -> Artifact:
+def _artifact(training_set: TrainingSet, settings: Settings, console: Console) -> Artifact:
+    spec = training_set.spec
     try:
         artifact = load_artifact(newest_artifact(settings.workspace(spec.name).artifacts))
-        if artifact.service_features == table.service_features:
+        if artifact.service_features == training_set.service_features:
             return artifact
         console.print(f"{artifact.name} was trained on other features than the training set has: training anew")
     except ArtifactError as error:
         console.print(f"training a model, since {error}", markup=False, soft_wrap=True)
     try:
-        data = prepare(table, spec)
+        data = prepare(training_set)
         policy = fit_policy(data, spec, console)
     except ValueError as error:
         raise LogError(f"training set: {error}") from error
     version = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-benchmrk"
-    return Artifact(spec, policy, data.utility, data.encoder, table.service_features, {}, version)
+    return Artifact(spec, policy, data.utility, data.encoder, data.service_features, {}, version)
 
 
 def _notification_ids(folder: Path) -> list[str]:
-    """Return the training set's notification ids in the order of ``read_decision_table``."""
+    """Return the training set's notification ids in the order of ``TrainingSet.whole``."""
     columns = ["member_id", "decided_at", "notification_id"]
     parts = sorted(folder.glob("part-*.parquet"))
     absent = [part for part in parts if "notification_id" not in pq.read_schema(part).names]

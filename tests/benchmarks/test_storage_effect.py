@@ -26,8 +26,8 @@ from benchmarks.storage_effect import (
 from contracts.settings import CHECKOUT, load_settings
 from contracts.spec import Storage, dump_spec, load_spec
 from models.artifact import Artifact
+from models.decision_table import TrainingSet
 from models.evaluation import evaluate
-from models.training_data import read_decision_table
 from models.trajectories import Trajectories, returns_to_go
 from sequence_store.entry import Entry
 from sequence_store.layout import SCALED, FloatGroup
@@ -213,7 +213,7 @@ def test_where_there_is_no_log_the_simulator_makes_one(tmp_path: Path, monkeypat
     monkeypatch.setenv("PACER_VAR", str(tmp_path / "var"))
     spec = load_spec(CHECKOUT / "specs" / "notification.yaml")
     made = find_training_set(spec, load_settings(), Console(quiet=True))
-    decisions = read_decision_table(made, spec)
+    decisions = TrainingSet.open(made, spec).whole()
     assert (len(decisions.member_ids), len(decisions.actions)) == (12, 12 * 3 * 8)
     (made / "features.json").touch()
     before = (made / "features.json").stat()

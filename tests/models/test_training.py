@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from contracts.spec import Training
+from contracts.spec import EarlyStopping, Model, Training
+from models import training
 from models.config import FitConfig
 from models.evaluation import evaluate
 from models.policy import Policy
 from models.prompts import make_prompts
-from models.training import fit
+from models.training import CHECKPOINT, Progress, fit
 from models.trajectories import Trajectories
+from models.trajectory_files import TrajectoryWriter, open_trajectories
 from tests.models.problems import two_arm_trajectories
 
 pytestmark = pytest.mark.unit
@@ -123,3 +126,117 @@ def test_an_action_never_taken_is_evaluated_without_a_recall() -> None:
     )
     assert result.per_class["act"]["recall"] is None
     json.dumps(result.to_json(), allow_nan=False)
+
+
+def test_a_run_of_another_fit_is_refused(trajectories: Trajectories, tmp_path: Path) -> None:
+    fit(trajectories, config_of(), members=np.arange(20), checkpoints=tmp_path)
+    with pytest.raises(ValueError, match="another fit"):
+        fit(trajectories, config_of(seed=1), members=np.arange(20), checkpoints=tmp_path)
+    with pytest.raises(ValueError, match="another fit"):
+        fit(trajectories, config_of(), members=np.arange(21), checkpoints=tmp_path)
+    checkpoint = tmp_path / CHECKPOINT
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+        fit(trajectories, config_of(), members=np.arange(20), checkpoints=tmp_path)
+
+
+class StoppedError(Exception):
+    """Ends a fit in its middle."""
+
+
+@pytest.mark.parametrize("stop", [1, 7, 12, 20])
+def test_a_fit_that_was_stopped_goes_on_to_the_same_weights(
+    trajectories: Trajectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    monkeypatch.setattr(training, "STEPS_PER_CHECKPOINT", 5)
+    config = FitConfig(
+        4,
+        0.9,
+        LEVELS,
+        model=Model(dropout=0.2, width=16, layers=1, heads=2),
+        training=Training(epochs=3, batch_size=32, predicted_returns=0.3, early_stopping=EarlyStopping(patience=1)),
+    )
+    members = np.arange(60)
+    steps: list[int] = []
+
+    def count(progress: Progress) -> None:
+        steps.append(progress.step)
+
+    def stops(progress: Progress) -> None:
+        if progress.step == stop:
+            raise StoppedError
+
+    whole = fit(trajectories, config, members=members, on_progress=count).model.state_dict()
+    assert stop <= len(steps)
+    with pytest.raises(StoppedError):
+        fit(trajectories, config, members=members, on_progress=stops, checkpoints=tmp_path)
+    again: list[int] = []
+    resumed = fit(
+        trajectories,
+        config,
+        members=members,
+        on_progress=lambda progress: again.append(progress.step),
+        checkpoints=tmp_path,
+    )
+    assert all(torch.equal(whole[name], tensor) for name, tensor in resumed.model.state_dict().items())
+    assert again == steps[len(steps) - len(again) :]
+    assert again[0] <= stop
+    # A finished fit is not done again.
+    fit(trajectories, config, members=members, on_progress=stops, checkpoints=tmp_path)
+
+
+def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def test_early_stopping_keeps_the_best_epoch(
+    trajectories: Trajectories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"epochs": 30, "learning_rate": 0.03, "batch_size": 32}
+    losses: list[float] = []
+    at_epoch: list[int] = []
+
+    def watch(progress: Progress) -> None:
+        if progress.watched_loss is not None:
+            losses.append(progress.watched_loss)
+            at_epoch.append(progress.epoch)
+
+    stopping = EarlyStopping(patience=2, share=0.25)
+    policy = fit(trajectories, config_of(early_stopping=stopping, **settings), members=np.arange(16), on_progress=watch)
+    best = int(np.argmin(losses))
+    assert at_epoch == list(range(1, len(losses) + 1))
+    assert len(losses) == min(best + 1 + stopping.patience, 30) < 30
+    # The weights are those of the best epoch: a fit of the same schedule that ends there has them.
+    kept: list[dict[str, torch.Tensor]] = []
+    monkeypatch.setattr(training, "save_checkpoint", lambda path, state, model, *_: kept.append(copied(model)))
+    fit(
+        trajectories,
+        config_of(early_stopping=stopping, **settings),
+        members=np.arange(16),
+        checkpoints=tmp_path,
+    )
+    of_epoch = kept[best]
+    assert all(torch.equal(of_epoch[name], tensor) for name, tensor in policy.model.state_dict().items())
+    assert not all(torch.equal(kept[-1][name], tensor) for name, tensor in policy.model.state_dict().items())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_either_precision_learns_and_leaves_float32_weights(trajectories: Trajectories, precision: str) -> None:
+    losses: list[float] = []
+    policy = fit(
+        trajectories,
+        config_of(epochs=6, learning_rate=3e-3, precision=precision),
+        members=np.arange(100),
+        on_progress=lambda progress: losses.append(progress.action_loss + progress.rtg_loss),
+    )
+    assert {tensor.dtype for tensor in policy.model.state_dict().values()} == {torch.float32}
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_mapped_trajectories_give_the_same_model(trajectories: Trajectories, tmp_path: Path) -> None:
+    with TrajectoryWriter(tmp_path / "mapped") as writer:
+        writer.append(trajectories)
+    mapped = open_trajectories(tmp_path / "mapped")
+    assert isinstance(mapped.states, np.memmap)
+    one, two = (fit(data, config_of(), members=np.arange(50)).model.state_dict() for data in (trajectories, mapped))
+    assert all(torch.equal(one[name], two[name]) for name in one)

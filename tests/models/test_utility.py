@@ -24,7 +24,7 @@ def clicks(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def test_it_learns_what_is_clicked_and_beats_the_base_rate() -> None:
     features, actions, labels = clicks()
-    model = fit_utility(features, actions, labels, 3, ("click",), seed=1)
+    model = fit_utility(Sent.of(features, actions, labels), 3, ("click",), seed=1)
     report = evaluate_utility(model, Sent.of(features, actions, labels), Sent.of(*clicks(seed=9)))
     assert report.log_loss[0] < 0.85 * report.base_log_loss[0]
     high, low = model.score(np.array([[2.0, 0.0], [-2.0, 0.0]], np.float32))[:, 0, 1]
@@ -35,7 +35,9 @@ def test_it_learns_what_is_clicked_and_beats_the_base_rate() -> None:
 
 def test_the_same_seed_gives_the_same_model() -> None:
     features, actions, labels = clicks(500)
-    one, two = (fit_utility(features, actions, labels, 3, ("click",), seed=3).score(features) for _ in range(2))
+    one, two = (
+        fit_utility(Sent.of(features, actions, labels), 3, ("click",), seed=3).score(features) for _ in range(2)
+    )
     np.testing.assert_array_equal(one, two)
 
 
@@ -43,13 +45,13 @@ def test_a_label_that_is_no_probability_is_named() -> None:
     features, actions, labels = clicks(100)
     labels[3] = 2.0
     with pytest.raises(LogError, match="reward_click"):
-        fit_utility(features, actions, labels, 3, ("click",), seed=0)
+        fit_utility(Sent.of(features, actions, labels), 3, ("click",), seed=0)
 
 
 def test_nothing_ever_sent_leaves_a_model_that_scores() -> None:
     features, _, labels = clicks(100)
     actions = np.zeros(100, np.int64)
-    model = fit_utility(features, actions, labels, 3, ("click",), seed=0)
+    model = fit_utility(Sent.of(features, actions, labels), 3, ("click",), seed=0)
     sent = Sent.of(features, actions, labels)
     assert evaluate_utility(model, sent, sent).rows == 0
     assert np.isfinite(model.score(features)).all()
@@ -73,4 +75,4 @@ def test_the_rank_counts_eligible_sends_only() -> None:
 def test_a_feature_of_the_largest_numbers_leaves_finite_scores() -> None:
     features, actions, labels = clicks(500)
     features[:, 1] = np.where(features[:, 1] > 0, np.finfo(np.float32).max, -np.finfo(np.float32).max)
-    assert np.isfinite(fit_utility(features, actions, labels, 3, ("click",), seed=0).score(features)).all()
+    assert np.isfinite(fit_utility(Sent.of(features, actions, labels), 3, ("click",), seed=0).score(features)).all()

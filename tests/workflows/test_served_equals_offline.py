@@ -19,9 +19,9 @@ from feature_repo.online_reader import OnlineReader
 from feature_repo.training_set import build_training_set
 from importers.run import run_import
 from models.artifact import Artifact, load_artifact, newest_artifact
+from models.decision_table import TrainingSet
 from models.prompts import make_prompts
 from models.training_data import encode as encode_table
-from models.training_data import read_decision_table
 from sequence_store.memory_ring import MemoryRingStore
 from sequence_store.redis_ring import RedisRingStore
 from serve.drain import drain
@@ -122,7 +122,7 @@ def test_rest_equals_the_training_side_on_the_log_that_serving_wrote(
     assert (report.log.rows, report.log.rejected) == (MEMBERS * CYCLES, 0)
     apply(settings)
     build_training_set(deployment.spec, settings, progress=False)
-    table = read_decision_table(settings.workspace(deployment.spec.name).training_set, deployment.spec)
+    table = TrainingSet.open(settings.workspace(deployment.spec.name).training_set, deployment.spec).whole()
     trajectories = encode_table(table, deployment.spec, artifact.encoder, artifact.utility)
     steps = trajectories.windows(np.arange(len(trajectories)), deployment.spec.context_length)
     prompts = make_prompts(deployment.spec.reward_names, [deployment.spec.prompt] * len(steps))
