@@ -17,7 +17,7 @@ from models.decision_transformer import DecisionTransformer, action_loss, pinbal
 from models.masking import NO_COLUMNS, MaskableColumns, draw_masks, mask_history
 from models.policy import Policy
 from models.steps import Ints
-from models.trajectories import Trajectories, returns_to_go
+from models.trajectories import Trajectories
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,14 @@ def fit(
     for steps whose scores are masked: what is decided in service has its scores. The same seed on the same machine
     gives the same model.
 
-    Raises ValueError if no row has a full look-ahead.
+    Raises ValueError if no row has a full look-ahead, and says why.
     """
-    returns, is_target = returns_to_go(trajectories.rewards, trajectories.starts, config.horizon, config.discount)
+    returns, is_target = trajectories.returns_to_go(config.horizon, config.discount)
     members = np.arange(len(trajectories.starts) - 1) if members is None else members
     rows = trajectories.rows_of(members)
     ends = rows[is_target[rows]]
     if len(ends) == 0:
-        longest = int(np.diff(trajectories.starts)[members].max(initial=0))
-        raise ValueError(
-            f"no decision has a full look-ahead of {config.horizon} further decisions with known rewards (the longest "
-            f"log of a training member has {longest} rows): shorten the horizon or bring a longer log"
-        )
+        raise ValueError(trajectories.why_no_target(members, config.horizon))
     shape = config.shape(trajectories.states.shape[1], trajectories.eligible.shape[1], trajectories.rewards.shape[1])
     normalization = Normalization.fit(trajectories.states[rows], trajectories.rewards[rows], returns[ends])
     with torch.random.fork_rng(devices=[]):
@@ -64,7 +60,7 @@ def fit(
         model = DecisionTransformer(shape)
         _train(model, normalization, trajectories, returns, is_target, ends, config.training, on_progress, maskable)
     model.eval()
-    return Policy(model, normalization)
+    return Policy(model, normalization, trajectories.reward_names)
 
 
 def _train(

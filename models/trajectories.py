@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.checks import as_bools, as_floats, as_indices
 from models.steps import Bools, Floats, Ints, Steps
+
+_FIELDS: tuple[tuple[str, type[np.generic], Callable[[str, Any], NDArray[Any]]], ...] = (
+    ("states", np.float32, as_floats),
+    ("actions", np.int64, as_indices),
+    ("eligible", np.bool_, as_bools),
+    ("rewards", np.float32, lambda name, value: as_floats(name, value, unknown=True)),
+    ("times_ms", np.int64, lambda _, value: np.asarray(value, np.int64)),
+    ("starts", np.int64, lambda _, value: np.asarray(value, np.int64)),
+    ("ended", np.bool_, as_bools),
+)
+"""Type of every field, and what turns another numeric type into it."""
 
 
 @dataclass(frozen=True)
 class Trajectories:
     """N decisions of M members, members one after the other, each in order of time.
 
-    Raises ValueError naming the field if lengths disagree, a state is not finite, an action is out of range or
-    not eligible, or a reward is infinite.
+    Arrays of another numeric type are converted; ``from_columns`` and ``from_episodes`` do more. Raises ValueError
+    naming the field if lengths disagree, a state is not finite, an action is out of range or not eligible, or a
+    reward is infinite.
     """
 
     states: Floats  # [N, S]
@@ -24,8 +39,15 @@ class Trajectories:
     rewards: Floats  # [N, R]  NaN where not known
     times_ms: Ints  # [N]
     starts: Ints  # [M + 1] row where each member begins; the last is N
+    ended: Bools | None = None  # [M] True: ended for good, so that all later rewards are 0; None: no member did
+    reward_names: tuple[str, ...] = ()
+    """Of the R rewards, if they have any: prompts may use them."""
 
     def __post_init__(self) -> None:
+        for name, dtype, read in _FIELDS:
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, np.ndarray) and value.dtype == dtype):
+                object.__setattr__(self, name, read(name, value))
         n = len(self.actions)
         for name in ("states", "eligible", "rewards"):
             value = getattr(self, name)
@@ -40,6 +62,10 @@ class Trajectories:
             or bool(np.any(np.diff(self.starts) < 0))
         ):
             raise ValueError(f"starts must rise from 0 to N={n}")
+        if self.ended is not None and self.ended.shape != (len(self.starts) - 1,):
+            raise ValueError(f"ended has shape {self.ended.shape}, expected [M] with M={len(self.starts) - 1}")
+        if self.reward_names and len(set(self.reward_names)) != self.rewards.shape[1]:
+            raise ValueError(f"reward_names {self.reward_names} must name each of {self.rewards.shape[1]} rewards once")
         bad = ~np.isfinite(self.states)
         if bool(bad.any()):
             row, column = np.argwhere(bad)[0]
@@ -82,18 +108,52 @@ class Trajectories:
             valid=valid,
         )
 
+    def returns_to_go(self, horizon: int, discount: float) -> tuple[Floats, Bools]:
+        """Return-to-go of every row [N, R], and whether it is a training target [N]: ``returns_to_go``."""
+        return returns_to_go(self.rewards, self.starts, horizon, discount, self.ended)
+
+    def why_no_target(self, members: Ints, horizon: int) -> str:
+        """Say why no decision of ``members`` is a training target, and what to do."""
+        known = np.isfinite(self.rewards[self.rows_of(members)])
+        if len(known) and not known.any(axis=0).all():
+            never = int(known.any(axis=0).argmin())
+            name = repr(self.reward_names[never]) if self.reward_names else never
+            return f"reward {name} is not known in any row of the training members: leave it out, or bring its values"
+        longest = int(np.diff(self.starts)[members].max(initial=0))
+        return (
+            f"no decision has a full look-ahead of {horizon} further decisions with known rewards (the longest log of "
+            f"a training member has {longest} rows): shorten the horizon, bring a longer log, or say which members "
+            "ended for good"
+        )
+
     def rows_of(self, members: Ints) -> Ints:
         """Return the rows of the given member positions (0..M-1), in order."""
         parts = [np.arange(self.starts[m], self.starts[m + 1]) for m in members]
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
+    @staticmethod
+    def from_columns(**columns: Any) -> Trajectories:
+        """Build trajectories from a table's columns, rows in any order: ``models.build.from_columns``."""
+        from models.build import from_columns
 
-def returns_to_go(rewards: NDArray[np.floating], starts: Ints, horizon: int, discount: float) -> tuple[Floats, Bools]:
+        return from_columns(**columns)
+
+    @staticmethod
+    def from_episodes(**episodes: Any) -> Trajectories:
+        """Build trajectories from lists of arrays, one an episode: ``models.build.from_episodes``."""
+        from models.build import from_episodes
+
+        return from_episodes(**episodes)
+
+
+def returns_to_go(
+    rewards: NDArray[np.floating], starts: Ints, horizon: int, discount: float, ended: Bools | None = None
+) -> tuple[Floats, Bools]:
     """Return-to-go of every row and whether it is a training target.
 
     R_t = sum over l = 0..H of discount^l r_{t+l}, per reward (paper, 4.1). A row whose look-ahead is cut off by
     the end of its member's log, or meets a reward that is not known, has no full return: its R_t is NaN and
-    it is no target.
+    it is no target. Where the member ended for good nothing is cut off: all later rewards are 0.
 
     Parameters
     ----------
@@ -101,6 +161,7 @@ def returns_to_go(rewards: NDArray[np.floating], starts: Ints, horizon: int, dis
     starts : [M + 1] row where each member begins
     horizon : H, in decisions
     discount : gamma, in (0, 1]
+    ended : [M] True where the member ended for good; None: nowhere
 
     Returns
     -------
@@ -112,8 +173,12 @@ def returns_to_go(rewards: NDArray[np.floating], starts: Ints, horizon: int, dis
     total = np.zeros(rewards.shape, dtype=np.float64)
     rows = np.arange(n)
     complete = rows + horizon < ends
-    for ahead in range(min(horizon, n - 1) + 1 if n else 0):
-        total[: n - ahead] += discount**ahead * rewards[ahead:]
+    if ended is not None:
+        complete |= np.repeat(ended, np.diff(starts))
+    longest = int(np.diff(starts).max(initial=0))
+    for ahead in range(min(horizon + 1, longest)):
+        within = (rows[: n - ahead] + ahead < ends[: n - ahead])[:, None]
+        total[: n - ahead] += np.where(within, discount**ahead * rewards[ahead:], 0.0)
     is_target = complete & np.isfinite(total).all(axis=1)
     total[~is_target] = np.nan
     return total.astype(np.float32), is_target
