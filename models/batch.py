@@ -12,6 +12,7 @@ from torch import Tensor
 from models.steps import Bools, Floats, Steps
 
 CLIP = 10.0  # standard deviations; an outlier beyond says no more than "very large"
+TINY = 1e-30  # no scale that anything is measured on
 GAP_SCALE = 10.0  # log1p of a day in seconds is 11.4, so that gaps come out near 1
 
 
@@ -93,8 +94,8 @@ def _describe(values: Floats) -> _Columns:
             middle = (len(known) - 1) // 2
             columns.centre[j] = np.partition(known, middle)[middle]
             columns.whole[j] = bool((known == np.rint(known)).all())
-        # Below this a column is constant but for rounding.
-        if columns.scale[j] <= 1e-6 * max(abs(columns.mean[j]), 1.0):
+        # Below this a column is constant but for rounding; the least scales would take others out of float32's range.
+        if columns.scale[j] <= max(1e-6 * abs(columns.mean[j]), TINY):
             columns.scale[j] = 1.0
     return columns
 
