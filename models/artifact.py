@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import json
-import math
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +23,7 @@ from models.batch import Normalization
 from models.config import FitConfig
 from models.decision_transformer import DecisionTransformer, DecisionTransformerConfig
 from models.encoding import StateEncoder
+from models.files import check_hashes, read_json, sha256, staging, write_json
 from models.policy import Policy
 from models.utility import UtilityModel
 
@@ -71,15 +70,13 @@ def save_artifact(
 
     It is written beside its place and renamed, so that a reader never meets half an artifact.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     made_at = datetime.now(UTC)
-    staging = Path(tempfile.mkdtemp(dir=folder, prefix=".staging-"))
-    try:
-        save_file(policy.model.state_dict(), staging / "model.safetensors")
-        save_file(utility.state_dict(), staging / "utility.safetensors")
-        (staging / "spec.yaml").write_text(dump_spec(spec), encoding="utf-8")
-        _write_json(
-            staging / "normalization.json",
+    with staging(folder) as whole:
+        save_file(policy.model.state_dict(), whole / "model.safetensors")
+        save_file(utility.state_dict(), whole / "utility.safetensors")
+        (whole / "spec.yaml").write_text(dump_spec(spec), encoding="utf-8")
+        write_json(
+            whole / "normalization.json",
             {
                 "encoder": encoder.to_json(),
                 "service_features": list(service_features),
@@ -88,12 +85,12 @@ def save_artifact(
                 **policy.normalization.to_json(),
             },
         )
-        _write_json(staging / "metrics.json", metrics)
-        hashes = {name: _sha256(staging / name) for name in HASHED}
+        write_json(whole / "metrics.json", metrics)
+        hashes = {name: sha256(whole / name) for name in HASHED}
         digest = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:8]
         version = f"{made_at:%Y%m%dT%H%M%SZ}-{digest}"
-        _write_json(
-            staging / "manifest.json",
+        write_json(
+            whole / "manifest.json",
             {
                 "format": FORMAT,
                 "version": version,
@@ -107,12 +104,8 @@ def save_artifact(
         place = folder / version
         if place.exists():  # the same second and the same content
             shutil.rmtree(place)
-        staging.chmod(0o755)
-        os.replace(staging, place)
-        return place
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+        os.replace(whole, place)
+    return place
 
 
 def load_artifact(folder: Path) -> Artifact:
@@ -120,21 +113,16 @@ def load_artifact(folder: Path) -> Artifact:
 
     Raises ArtifactError naming the file that is missing, altered or unreadable.
     """
-    manifest = _read_json(folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json")
     if manifest.get("format") != FORMAT:
         raise ArtifactError(f"{folder}: artifact format {manifest.get('format')!r}; this code reads format {FORMAT}")
     hashes = manifest.get("sha256")
     if not isinstance(hashes, dict) or not isinstance(manifest.get("version"), str):
         raise ArtifactError(f"{folder / 'manifest.json'} names no version or no hashes; train anew")
-    for name in HASHED:
-        path = folder / name
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing; the artifact is not whole: train or copy it anew")
-        if _sha256(path) != hashes.get(name):
-            raise ArtifactError(f"{path} does not match its hash in manifest.json: train or copy the artifact anew")
+    check_hashes(folder, {name: hashes.get(name, "none") for name in HASHED})
     try:
         spec = parse_spec((folder / "spec.yaml").read_text(encoding="utf-8"), str(folder / "spec.yaml"))
-        document = _read_json(folder / "normalization.json")
+        document = read_json(folder / "normalization.json")
         encoder = StateEncoder.from_json(document.pop("encoder"))
         service_features = tuple(document.pop("service_features"))
         del document["columns"], document["rewards"]
@@ -151,13 +139,31 @@ def load_artifact(folder: Path) -> Artifact:
     utility.eval()
     return Artifact(
         spec,
-        Policy(model, normalization),
+        Policy(model, normalization, spec.reward_names),
         utility,
         encoder,
         service_features,
-        _read_json(folder / "metrics.json"),
+        read_json(folder / "metrics.json"),
         str(manifest["version"]),
     )
+
+
+def check_spec(artifact: Artifact, spec: Spec) -> None:
+    """Raise ArtifactError naming every key in which ``spec`` has changed since ``artifact`` was trained.
+
+    An artifact decides by the spec inside it, so that training and serving cannot disagree; a changed file would
+    have no effect, and nobody would know.
+    """
+    changed = [
+        f"{field.name} is {getattr(spec, field.name)!r}, was {getattr(artifact.spec, field.name)!r}"
+        for field in dataclasses.fields(spec)
+        if getattr(spec, field.name) != getattr(artifact.spec, field.name)
+    ]
+    if changed:
+        raise ArtifactError(
+            f"the spec has changed since artifact {artifact.name} was trained: {'; '.join(changed)}. Train anew, or "
+            "name the spec.yaml inside the artifact's folder"
+        )
 
 
 def newest_artifact(folder: Path) -> Path:
@@ -166,36 +172,6 @@ def newest_artifact(folder: Path) -> Path:
     if not made:
         raise ArtifactError(f"{folder} holds no artifact; `make train` makes one")
     return made[-1]
-
-
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(_finite(document), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN by null: JSON has none."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}; is {path.parent} a model artifact?") from None
-    except ValueError as error:
-        raise ArtifactError(f"{path} is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise ArtifactError(f"{path} holds no JSON object")
-    return document
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _code_version() -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from models.steps import Bools, Floats, Ints, Steps
 
 CLIP = 10.0  # standard deviations; an outlier beyond says no more than "very large"
+TINY = 1e-30  # no scale that anything is measured on
 _BLOCK = 4_194_304  # values looked at together
 _SAMPLE = 33_554_432  # values
 GAP_SCALE = 10.0  # log1p of a day in seconds is 11.4, so that gaps come out near 1
@@ -107,8 +108,8 @@ def _describe(values: Floats, rows: Ints) -> _Columns:
         mean += (of_block - mean) * n / total
         count += n
     scale = np.sqrt(squares / np.maximum(count, 1))
-    # Below this a column is constant but for rounding, whatever its unit.
-    scale[(scale <= 1e-6 * np.abs(mean)) | (scale < np.finfo(np.float32).tiny)] = 1.0
+    # Below this a column is constant but for rounding; the least scales would take others out of float32's range.
+    scale[scale <= np.maximum(1e-6 * np.abs(mean), TINY)] = 1.0
     sample = values[rows[:: -(-len(rows) * width // _SAMPLE) or 1]]
     centre = np.array([_lower_median(column) for column in sample.T], np.float32)
     return _Columns(mean.astype(np.float32), scale.astype(np.float32), centre, whole & (count > 0))

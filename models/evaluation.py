@@ -12,7 +12,7 @@ from contracts.spec import Prompt
 from models.policy import Decisions, Policy
 from models.prompts import make_prompts
 from models.steps import Floats, Ints
-from models.trajectories import Trajectories, returns_to_go
+from models.trajectories import Trajectories
 
 CHUNK = 4096  # windows at a time: bounds memory
 
@@ -58,7 +58,7 @@ def evaluate(
 
     Raises ValueError if the held-out members have no decision with a full look-ahead.
     """
-    returns, is_target = returns_to_go(trajectories.rewards, trajectories.starts, horizon, discount)
+    returns, is_target = trajectories.returns_to_go(horizon, discount)
     train = trajectories.rows_of(train_members)
     held_out = trajectories.rows_of(validation_members)
     ends = held_out[is_target[held_out]]

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.batch import Batch, Normalization, build_batch
 from models.masking import MaskableColumns, draw_masks, mask_history
 from models.steps import Bools, Floats, Ints
-from models.trajectories import Trajectories, returns_to_go
+from models.trajectories import Trajectories
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Targets:
     @staticmethod
     def of(trajectories: Trajectories, horizon: int, discount: float) -> Targets:
         """Compute the targets. They stay in memory, 4 R + 1 bytes a row; the states need not."""
-        return Targets(trajectories, *returns_to_go(trajectories.rewards, trajectories.starts, horizon, discount))
+        return Targets(trajectories, *trajectories.returns_to_go(horizon, discount))
 
     def ends(self, members: Ints) -> Ints:
         """Return the rows of ``members`` that are targets, in order."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from models.batch import Normalization, build_batch
 from models.decision_transformer import DecisionTransformer
-from models.prompts import Prompts, prompted_returns
+from models.history import PastSteps
+from models.prompts import Asked, Prompts, as_prompts, prompted_returns
 from models.steps import Floats, Ints, Steps
 
 
@@ -28,6 +31,19 @@ class Decisions:
         actions: Ints = self.probabilities.argmax(axis=1)
         return actions
 
+    @property
+    def action(self) -> int:
+        """The most probable action of the only decision. Raises ValueError if there is not exactly one."""
+        if len(self.probabilities) != 1:
+            raise ValueError(f"{len(self.probabilities)} decisions: read .actions")
+        return int(self.actions[0])
+
+    def sample(self, rng: np.random.Generator) -> Ints:
+        """Draw an action of each decision from its probabilities: [B]; never one that is not eligible."""
+        total = self.probabilities.cumsum(axis=1, dtype=np.float64)  # [B, A]
+        drawn: Ints = (total > rng.random((len(total), 1)) * total[:, -1:]).argmax(axis=1)
+        return drawn
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -35,6 +51,54 @@ class Policy:
 
     model: DecisionTransformer
     normalization: Normalization
+    reward_names: tuple[str, ...] = ()
+    """Of the R rewards, where the log had names: a prompt may use them. Indices are understood either way."""
+
+    def new_history(self, members: int = 1) -> PastSteps:
+        """Return the history of ``members`` members of whom nothing is known yet, for ``act``.
+
+        It keeps the steps that the model reads, and forgets older ones.
+        """
+        shape = self.model.config
+        keep = shape.context_length - 1
+        return PastSteps.empty(members, shape.state_dim, shape.n_actions, shape.n_rewards, keep)
+
+    def act(
+        self,
+        history: PastSteps,
+        state: ArrayLike,
+        eligible: ArrayLike | None,
+        prompt: Asked,
+        *,
+        time: ArrayLike | None = None,
+    ) -> Decisions:
+        """Decide for B members or environments at once, from what each has lived through and its state now.
+
+        The same as ``decide`` on the windows of a log that holds these steps.
+
+        Parameters
+        ----------
+        history : past steps of any number; the newest ``context_length`` - 1 of each member count. ``new_history``
+            starts one, and its ``append`` adds what was done and what it earned
+        state : [B, S], or [S] of a single member
+        eligible : [B, A] or [A], True = may be chosen; None: all actions
+        prompt : what is asked of the rewards, as ``as_prompts`` reads it: ``{"gain": 0.9, "cost": Absolute(-2.0)}``
+        time : [B] or one for all, of this decision, as for ``PastSteps.append``: datetime64, or seconds; None: a
+            second after the last step, as where a log has no times
+
+        Raises ValueError naming the argument: a shape that is not the model's, a state that is not finite, no
+        eligible action, a level outside (0, 1), a reward that the prompt leaves out.
+        """
+        shape = self.model.config
+        for name, size, expected in (
+            ("states", history.states.shape[2], shape.state_dim),
+            ("eligible", history.eligible.shape[2], shape.n_actions),
+            ("rewards", history.rewards.shape[2], shape.n_rewards),
+        ):
+            if size != expected:
+                raise ValueError(f"history.{name} has {size} columns, the policy was trained with {expected}")
+        steps = history.window(state, eligible, time, shape.context_length)
+        return self.decide(steps, as_prompts(prompt, len(steps), shape.n_rewards, self.reward_names))
 
     @torch.inference_mode()
     def decide(self, steps: Steps, prompts: Prompts, returns: Floats | None = None) -> Decisions:
@@ -59,6 +123,22 @@ class Policy:
         asked = self._asked(prompts, quantiles) if returns is None else returns
         logits = self.model.choose(history, self._scaled(asked)[:, None], batch.eligible[:, -1:])
         return Decisions(logits[:, 0].softmax(dim=-1).numpy(), quantiles, asked)
+
+    def save(self, folder: Path) -> None:
+        """Write the policy to ``folder``: safetensors and JSON, no pickle. A policy that is there is replaced whole.
+
+        Raises ArtifactError if the folder holds something else.
+        """
+        from models.policy_files import save_policy
+
+        save_policy(folder, self)
+
+    @staticmethod
+    def load(folder: Path) -> Policy:
+        """Read what ``save`` wrote. Raises ArtifactError naming the file that is missing, altered or unreadable."""
+        from models.policy_files import load_policy
+
+        return load_policy(folder)
 
     def _asked(self, prompts: Prompts, quantiles: Floats) -> Floats:
         return prompted_returns(prompts, quantiles, self.model.config.quantiles)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,23 +28,82 @@ class Prompts:
             raise ValueError(f"levels {self.levels.shape} and values {self.values.shape} must both be [B, R]")
         if not bool(np.all(np.isnan(self.levels) ^ np.isnan(self.values))):
             raise ValueError("each reward takes either a level or an absolute value")
+        for name, wrong, advice in (
+            ("levels", (self.levels <= 0.0) | (self.levels >= 1.0), "a level lies in (0, 1); Absolute(x) asks for x"),
+            ("values", np.isinf(self.values), "an absolute return is finite"),
+        ):
+            if bool(wrong.any()):
+                row, reward = np.argwhere(wrong)[0]
+                raise ValueError(f"{name}[{row}, {reward}] is {getattr(self, name)[row, reward]}; {advice}")
 
     def __len__(self) -> int:
         """Return the number of decisions B."""
         return len(self.levels)
 
 
+Asked = Prompts | Mapping[Any, Prompt] | Sequence[Prompt] | Values | Prompt
+"""What ``as_prompts`` understands."""
+
+
 def make_prompts(rewards: Sequence[str], rows: Sequence[Mapping[str, Prompt]]) -> Prompts:
     """Build Prompts of B rows, each a complete mapping of reward name to a level or an Absolute."""
-    levels = np.full((len(rows), len(rewards)), np.nan)
-    values = np.full((len(rows), len(rewards)), np.nan)
+    asked = [[row[reward] for reward in rewards] for row in rows]
+    return _of_rows(asked, len(rewards))
+
+
+def as_prompts(prompt: Asked, rows: int, n_rewards: int, names: Sequence[str] = ()) -> Prompts:
+    """Build Prompts of B ``rows`` from what a library's caller may say.
+
+    Parameters
+    ----------
+    prompt : Prompts of B rows or of one for all; a complete mapping of reward name, or index, to a level or an
+        Absolute; a sequence of R of them; one alone where there is one reward; or levels [B, R]
+    names : the R rewards' names, where they have any
+
+    Raises ValueError naming the reward that is missing, unknown, or asked for a level outside (0, 1).
+    """
+    if isinstance(prompt, Prompts):
+        if prompt.levels.shape[1] != n_rewards or len(prompt) not in (1, rows):
+            raise ValueError(f"prompt has shape {prompt.levels.shape}, expected [B, R] with B={rows}, R={n_rewards}")
+        shape = (rows, n_rewards)
+        return Prompts(np.broadcast_to(prompt.levels, shape), np.broadcast_to(prompt.values, shape))
+    if isinstance(prompt, np.ndarray) and prompt.ndim == 2:
+        levels = prompt.astype(np.float64)
+        return as_prompts(Prompts(levels, np.full(levels.shape, np.nan)), rows, n_rewards)
+    if isinstance(prompt, Mapping):
+        row: Sequence[Prompt] = _in_order(prompt, n_rewards, names)
+    else:
+        row = [prompt] if isinstance(prompt, Absolute | Real | str) else list(prompt)  # type: ignore[arg-type]
+    if len(row) != n_rewards:
+        raise ValueError(f"prompt {row} asks for {len(row)} reward(s), the policy was trained with {n_rewards}")
+    return as_prompts(_of_rows([row], n_rewards), rows, n_rewards)
+
+
+def _in_order(prompt: Mapping[Any, Prompt], n_rewards: int, names: Sequence[str]) -> list[Prompt]:
+    """Return the values of ``prompt`` in the rewards' order; its keys are names or indices."""
+    called: list[str | int] = [*names] if names else [*range(n_rewards)]
+    known: dict[Any, int] = {j: j for j in range(n_rewards)} | {name: j for j, name in enumerate(names)}
+    unknown = [key for key in prompt if key not in known]
+    if unknown:
+        raise ValueError(f"prompt names the reward {unknown[0]!r}; the policy's are {called}")
+    found = {known[key]: value for key, value in prompt.items()}
+    missing = [called[j] for j in range(n_rewards) if j not in found]
+    if missing or len(found) < len(prompt):
+        raise ValueError(f"prompt {dict(prompt)!r} must name each reward once; missing: {missing}")
+    return [found[j] for j in range(n_rewards)]
+
+
+def _of_rows(rows: Sequence[Sequence[Any]], n_rewards: int) -> Prompts:
+    levels = np.full((len(rows), n_rewards), np.nan)
+    values = np.full((len(rows), n_rewards), np.nan)
     for i, row in enumerate(rows):
-        for j, reward in enumerate(rewards):
-            asked = row[reward]
+        for j, asked in enumerate(row):
             if isinstance(asked, Absolute):
                 values[i, j] = asked.value
+            elif isinstance(asked, float | Real):
+                levels[i, j] = float(asked)
             else:
-                levels[i, j] = asked
+                raise ValueError(f"prompt {asked!r} is neither a level in (0, 1) nor an Absolute")
     return Prompts(levels, values)
 
 

@@ -29,18 +29,9 @@ class Steps:
     valid: Bools  # [B, T]     True = real step
 
     def __post_init__(self) -> None:
-        if self.valid.ndim != 2:
-            raise ValueError(f"valid has shape {self.valid.shape}, expected [B, T]")
-        b, t = self.valid.shape
-        for name, trailing in (("states", 1), ("actions", 0), ("rewards", 1), ("eligible", 1), ("times_ms", 0)):
-            shape = getattr(self, name).shape
-            if shape[:2] != (b, t) or len(shape) != 2 + trailing:
-                expected = ["B", "T", "n"][: 2 + trailing]
-                raise ValueError(f"{name} has shape {shape}, expected [{', '.join(expected)}] with B={b}, T={t}")
-        if t and not bool(np.all(self.valid[:, -1])):
+        check_windows(self)
+        if self.valid.shape[1] and not bool(np.all(self.valid[:, -1])):
             raise ValueError("valid: the last step of every window must be real (True)")
-        if bool(np.any(self.valid[:, :-1] & ~self.valid[:, 1:])):
-            raise ValueError("valid: padding must be on the left, before every real step")
 
     def __len__(self) -> int:
         """Return the number of windows B."""
@@ -54,3 +45,21 @@ class Steps:
         delta = np.maximum(self.times_ms[:, 1:] - self.times_ms[:, :-1], 0) / 1000.0
         gaps[:, 1:] = np.where(both, delta, 0.0)
         return gaps
+
+
+def check_windows(windows: object) -> None:
+    """Raise ValueError if the six fields of ``windows`` are not B rows of T steps, padded on the left.
+
+    ``windows`` is a Steps, or a history: the same without a step to decide. The message names the field and its shape.
+    """
+    valid: Bools = getattr(windows, "valid")  # noqa: B009
+    if valid.ndim != 2:
+        raise ValueError(f"valid has shape {valid.shape}, expected [B, T]")
+    b, t = valid.shape
+    for name, trailing in (("states", 1), ("actions", 0), ("rewards", 1), ("eligible", 1), ("times_ms", 0)):
+        shape = getattr(windows, name).shape
+        if shape[:2] != (b, t) or len(shape) != 2 + trailing:
+            expected = ["B", "T", "n"][: 2 + trailing]
+            raise ValueError(f"{name} has shape {shape}, expected [{', '.join(expected)}] with B={b}, T={t}")
+    if bool(np.any(valid[:, :-1] & ~valid[:, 1:])):
+        raise ValueError("valid: padding must be on the left, before every real step")

@@ -78,8 +78,8 @@ def fit(
     checkpoints : folder for a checkpoint, written every 500 steps and after every epoch. If it holds one of the same
         fit, the fit goes on from there; a finished one is returned at once.
 
-    Raises ValueError if no row has a full look-ahead, early stopping has fewer than two members, or ``checkpoints``
-    holds another fit's.
+    Raises ValueError if no row has a full look-ahead (and says why), early stopping has fewer than two members, or
+    ``checkpoints`` holds another fit's.
     """
     training = config.training
     members = np.arange(trajectories.members) if members is None else np.asarray(members, np.int64)
@@ -90,11 +90,7 @@ def fit(
     targets = Targets.of(trajectories, config.horizon, config.discount)
     ends = targets.ends(members)
     if len(ends) == 0:
-        longest = int(np.diff(trajectories.starts)[members].max(initial=0))
-        raise ValueError(
-            f"no decision has a full look-ahead of {config.horizon} further decisions with known rewards (the longest "
-            f"log of a training member has {longest} rows): shorten the horizon or bring a longer log"
-        )
+        raise ValueError(trajectories.why_no_target(members, config.horizon))
     normalization = Normalization.fit(
         trajectories.states, trajectories.rewards, targets.returns, trajectories.rows_of(members), ends
     )
@@ -109,7 +105,7 @@ def fit(
             running.keep(checkpoints / CHECKPOINT, identity_of(trajectories, config, members))
         running.run()
     model.eval()
-    return Policy(model, normalization)
+    return Policy(model, normalization, trajectories.reward_names)
 
 
 def identity_of(trajectories: Trajectories, config: FitConfig, members: Ints) -> str:

@@ -1,10 +1,11 @@
 """Trajectories on disk: written a partition at a time, read memory-mapped, so that a log may be larger than memory.
 
-A folder of plain ``.npy`` files, one a field, which any numpy reads; no pickle.
+A folder of plain ``.npy`` files, one a field, which any numpy reads, and the rewards' names as JSON; no pickle.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -15,8 +16,10 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from models.steps import Bools
 from models.trajectories import Trajectories
 
+NAMES: Final = "reward_names.json"
 FIELDS: Final = ("states", "actions", "eligible", "rewards", "times_ms")
 
 
@@ -33,6 +36,8 @@ class TrajectoryWriter:
         self._staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
         self._files: dict[str, _GrowingArray] = {}
         self._starts = [np.zeros(1, np.int64)]
+        self._ended: list[Bools] = []
+        self._reward_names: tuple[str, ...] = ()
 
     def append(self, partition: Trajectories) -> None:
         """Write the members of one partition behind those before. Raises ValueError if its widths differ."""
@@ -41,6 +46,8 @@ class TrajectoryWriter:
                 self._files[name] = _GrowingArray(self._staging / f"{name}.npy", name)
             self._files[name].append(getattr(partition, name))
         self._starts.append(partition.starts[1:] + self._starts[-1][-1])
+        self._ended.append(partition.has_ended)
+        self._reward_names = partition.reward_names
 
     def __enter__(self) -> TrajectoryWriter:
         """Return the writer."""
@@ -55,6 +62,8 @@ class TrajectoryWriter:
                 if not self._files:
                     raise ValueError(f"{self._folder}: no partition was appended")
                 np.save(self._staging / "starts.npy", np.concatenate(self._starts))
+                np.save(self._staging / "ended.npy", np.concatenate(self._ended))
+                (self._staging / NAMES).write_text(json.dumps(self._reward_names), encoding="utf-8")
                 _replace(self._staging, self._folder)
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
@@ -66,7 +75,12 @@ def open_trajectories(folder: Path) -> Trajectories:
     Its content is checked as that of any Trajectories, once, block by block. Raises ValueError naming the file that is
     missing or torn.
     """
-    return Trajectories(**{name: _open(folder / f"{name}.npy") for name in (*FIELDS, "starts")})
+    arrays = {name: _open(folder / f"{name}.npy") for name in (*FIELDS, "starts", "ended")}
+    try:
+        names = tuple(json.loads((folder / NAMES).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder / NAMES} is no list of names ({error}); write the trajectories anew") from None
+    return Trajectories(**arrays, reward_names=names)
 
 
 class _GrowingArray:

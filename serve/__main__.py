@@ -63,10 +63,10 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         elif options.command == "skew":
             return _skew(settings, spec, options.log)
         elif options.command == "archive":
-            print(_archive(settings, tenant, options.artifact))
+            print(_archive(settings, spec, options.artifact))
         else:
             with run_lock(settings.run_dir):
-                _deploy(settings, tenant, options.artifact)
+                _deploy(settings, spec, options.artifact)
     return 0
 
 
@@ -91,18 +91,19 @@ def _status(settings: Settings) -> None:
             print(f"{name}: down")
 
 
-def _archive(settings: Settings, tenant: str, artifact: Path | None) -> Path:
-    from models.artifact import load_artifact, newest_artifact
+def _archive(settings: Settings, spec: Spec, artifact: Path | None) -> Path:
+    from models.artifact import check_spec, load_artifact, newest_artifact
 
-    workspace = settings.workspace(tenant)
+    workspace = settings.workspace(spec.name)
     chosen = artifact or newest_artifact(workspace.artifacts)
-    load_artifact(chosen)  # one that is torn does not take the place of a good archive
-    return pack(chosen, tenant, chosen.resolve().name, workspace.archives)
+    # One that is torn, or made for another spec, does not take the place of a good archive.
+    check_spec(load_artifact(chosen), spec)
+    return pack(chosen, spec.name, chosen.resolve().name, workspace.archives)
 
 
-def _deploy(settings: Settings, tenant: str, artifact: Path | None) -> None:
+def _deploy(settings: Settings, spec: Spec, artifact: Path | None) -> None:
     find_redis_url(settings)
-    print(_archive(settings, tenant, artifact))
+    print(_archive(settings, spec, artifact))
     for url in torchserve.serve_tenants(settings, deployed_archives(settings), die_with_parent=False):
         print(f"ready at {url}")
 

@@ -34,7 +34,7 @@ def test_what_is_read_is_what_was_written(
     folder = tmp_path_factory.mktemp("written") / "trajectories"
     write(folder, parts)
     found, whole = open_trajectories(folder), concatenate(parts)
-    for name in (*FIELDS, "starts"):
+    for name in (*FIELDS, "starts", "has_ended"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
         assert getattr(found, name).dtype == getattr(whole, name).dtype
 
@@ -59,7 +59,7 @@ def test_parts_of_unlike_widths_are_refused(tmp_path: Path) -> None:
         write(tmp_path / "t", [one, wider])
 
 
-@pytest.mark.parametrize("name", [*FIELDS, "starts"])
+@pytest.mark.parametrize("name", [*FIELDS, "starts", "ended"])
 def test_half_a_file_and_no_file_are_named(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "trajectories"
     write(folder, [two_arm_trajectories(30, 40)])
