@@ -19,7 +19,7 @@ unexport PYTHONPATH PYTHONHOME
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run up down status import validate apply materialize train archive deploy decide drain ingest skew test lint clean \
+.PHONY: help setup lock run up down status import validate apply materialize train evaluate prompts archive deploy decide drain ingest skew test lint clean \
 	bench bench-store bench-storage bench-features soak
 
 help: ## List the targets
@@ -58,6 +58,12 @@ materialize: setup ## Fill the online store (feast materialize-incremental); Red
 train: setup ## Join the training set, train, write a model artifact
 	@$(PY) -m feature_repo training-set --spec "$$SPEC"
 	@$(PY) -m models train --spec "$$SPEC"
+
+evaluate: setup ## Evaluate the newest artifact on held-out members; write a report (HTML, JSON)
+	@$(PY) -m models evaluate --spec "$$SPEC"
+
+prompts: setup ## Show predicted returns and actions at prompt levels (ARGS='--prompt {"click":0.9}')
+	@$(PY) -m models prompts --spec "$$SPEC" $(ARGS)
 
 archive: setup ## Pack the newest artifact for TorchServe
 	@$(PY) -m serve archive --spec "$$SPEC"

@@ -27,7 +27,8 @@ from contracts.settings import Settings, load_settings
 from contracts.spec import Spec, Storage, load_spec
 from importers.run import run_import
 from models.artifact import Artifact
-from models.evaluation import CHUNK, pinball
+from models.evaluation import pinball
+from models.held_out import CHUNK
 from models.policy import Policy
 from models.prompts import make_prompts
 from models.steps import Bools, Floats, Ints
