@@ -20,7 +20,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock run up down status import validate apply materialize train evaluate prompts archive deploy decide drain ingest skew test lint clean \
-	bench bench-store bench-storage bench-features soak
+	bench bench-store bench-storage bench-features experiments-offline soak
 
 help: ## List the targets
 	@echo "Pacer. Targets, in the order of the main job:"
@@ -96,6 +96,9 @@ bench-storage: setup ## Measure what the ring's storage types cost in accuracy a
 
 bench-features: setup ## Measure feature reads, materialization and joins beside Feast's own stores
 	@$(TIED) -m benchmarks.features $(ARGS)
+
+experiments-offline: setup ## The paper's offline tables and figures on the simulator's log and HeartSteps, 5 seeds (ARGS="--quick")
+	@$(TIED) -m experiments offline $(ARGS)
 
 soak: setup ## Run the store's long tests: writers, crashes, failover, damage, maintenance
 	@$(TIED) -m benchmarks.soak $(ARGS)
