@@ -19,8 +19,8 @@ unexport PYTHONPATH PYTHONHOME
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run up down status import validate apply materialize train archive deploy decide drain ingest skew test lint clean \
-	bench bench-store bench-storage bench-features soak
+.PHONY: help setup lock run up down status import validate apply materialize train evaluate prompts archive deploy decide drain ingest skew test lint clean \
+	bench bench-store bench-storage bench-features experiments-offline soak
 
 help: ## List the targets
 	@echo "Pacer. Targets, in the order of the main job:"
@@ -59,6 +59,12 @@ train: setup ## Join the training set, train, write a model artifact
 	@$(PY) -m feature_repo training-set --spec "$$SPEC"
 	@$(PY) -m models train --spec "$$SPEC"
 
+evaluate: setup ## Evaluate the newest artifact on held-out members; write a report (HTML, JSON)
+	@$(PY) -m models evaluate --spec "$$SPEC"
+
+prompts: setup ## Show predicted returns and actions at prompt levels (ARGS='--prompt {"click":0.9}')
+	@$(PY) -m models prompts --spec "$$SPEC" $(ARGS)
+
 archive: setup ## Pack the newest artifact for TorchServe
 	@$(PY) -m serve archive --spec "$$SPEC"
 
@@ -90,6 +96,9 @@ bench-storage: setup ## Measure what the ring's storage types cost in accuracy a
 
 bench-features: setup ## Measure feature reads, materialization and joins beside Feast's own stores
 	@$(TIED) -m benchmarks.features $(ARGS)
+
+experiments-offline: setup ## The paper's offline tables and figures on the simulator's log and HeartSteps, 5 seeds (ARGS="--quick")
+	@$(TIED) -m experiments offline $(ARGS)
 
 soak: setup ## Run the store's long tests: writers, crashes, failover, damage, maintenance
 	@$(TIED) -m benchmarks.soak $(ARGS)

@@ -28,7 +28,8 @@ from contracts.spec import Spec, Storage, load_spec
 from importers.run import run_import
 from models.artifact import Artifact
 from models.decision_table import TrainingSet
-from models.evaluation import CHUNK, pinball
+from models.evaluation import pinball
+from models.held_out import CHUNK
 from models.policy import Policy
 from models.prompts import make_prompts
 from models.steps import Bools, Floats, Ints

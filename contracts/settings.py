@@ -96,6 +96,11 @@ class Workspace:
         return self.root / "artifacts"
 
     @property
+    def reports(self) -> Path:
+        """Folder of offline reports, one folder an artifact's version."""
+        return self.root / "reports"
+
+    @property
     def archives(self) -> Path:
         """TorchServe's model store: the folder of ``.mar`` files."""
         return self.root / "archive"

@@ -1,4 +1,4 @@
-"""``python -m models train --spec specs/x.yaml``: train on the workspace's training set and write an artifact."""
+"""Train on a workspace's training set and evaluate what was trained: ``python -m models train|evaluate|prompts``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -14,27 +15,52 @@ from contracts.settings import load_settings
 from contracts.spec import load_spec
 
 
-def main() -> int:
-    """Run one command; return the exit code."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit code. The last line of standard output is JSON."""
     parser = argparse.ArgumentParser(prog="python -m models", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    train_parser = commands.add_parser("train", help="fit the model and write the artifact")
-    train_parser.add_argument("--spec", type=Path, required=True)
-    arguments = parser.parse_args()
+    commands.add_parser("train", help="fit the model and write the artifact")
+    commands.add_parser("evaluate", help="evaluate the newest artifact on held-out members; write a report")
+    prompts = commands.add_parser("prompts", help="show predicted returns and actions at prompt levels")
+    prompts.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        metavar="JSON",
+        help='a prompt as a request brings it, e.g. \'{"click": 0.9, "visit": {"value": 3.2}}\'; may be repeated',
+    )
+    for command in commands.choices.values():
+        command.add_argument("--spec", type=Path, required=True)
+    chosen = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
-        from models.train import show_metrics, train
-
-        spec = load_spec(arguments.spec)
-        workspace = load_settings().workspace(spec.name)
-        result = train(spec, workspace, console)
+        document = _run(chosen, console)
     except PacerError as error:
         console.print(f"[red]error:[/] {error}", highlight=False)
         return 1
+    print(json.dumps(document, allow_nan=False))
+    return 0
+
+
+def _run(chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
+    spec = load_spec(chosen.spec)
+    workspace = load_settings().workspace(spec.name)
+    if chosen.command == "evaluate":
+        from models.evaluate import evaluate_newest
+
+        return evaluate_newest(spec, workspace, console)
+    if chosen.command == "prompts":
+        from models.evaluate import show_prompts
+        from models.prompts import parse_prompt
+
+        return show_prompts(spec, workspace, {text: parse_prompt(text, spec) for text in chosen.prompt}, console)
+    from models.report import show_metrics
+    from models.train import train
+
+    result = train(spec, workspace, console)
     show_metrics(result.metrics, console)
     console.print(f"artifact: {result.artifact}", highlight=False)
-    print(json.dumps({"artifact": result.artifact.name, "metrics": result.metrics}, allow_nan=False))
-    return 0
+    return {"artifact": result.artifact.name, "metrics": result.metrics}
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
-from contracts.spec import Absolute, Prompt
+from contracts.errors import SpecError
+from contracts.spec import Absolute, Prompt, Spec, nearest
 from models.steps import Floats
 
 Values = NDArray[np.float64]
@@ -39,6 +41,10 @@ class Prompts:
     def __len__(self) -> int:
         """Return the number of decisions B."""
         return len(self.levels)
+
+    def repeated(self, count: int) -> Prompts:
+        """Return every row ``count`` times."""
+        return Prompts(np.repeat(self.levels, count, axis=0), np.repeat(self.values, count, axis=0))
 
 
 Asked = Prompts | Mapping[Any, Prompt] | Sequence[Prompt] | Values | Prompt
@@ -137,3 +143,44 @@ def prompted_returns(prompts: Prompts, quantiles: Floats, learned: Sequence[floa
     """The return each decision is conditioned on, raw units: [B, R] from quantiles [B, R, M]."""
     by_level = interpolate(quantiles, learned, np.where(np.isnan(prompts.levels), learned[0], prompts.levels))
     return np.where(np.isnan(prompts.values), by_level, prompts.values).astype(np.float32)
+
+
+def constant_prompt(returns: Floats, rewards: Sequence[str], levels: Mapping[str, float]) -> dict[str, Absolute]:
+    """The paper's basic prompt (6.3): one absolute return a reward, the quantile of a whole cohort's returns.
+
+    Parameters
+    ----------
+    returns : [N, R] of the cohort, NaN where not known
+    rewards : R names
+    levels : the quantile level taken of each reward
+    """
+    return {
+        name: Absolute(float(np.nanquantile(returns[:, j].astype(np.float64), levels[name])))
+        for j, name in enumerate(rewards)
+    }
+
+
+def cohort_prompts(spec: Spec) -> dict[str, dict[str, Prompt]]:
+    """The complete prompt of every cohort: its own levels over the deployment's."""
+    return {name: {**spec.prompt, **own} for name, own in spec.cohorts.items()}
+
+
+_ASKED = TypeAdapter(dict[str, Prompt])
+
+
+def parse_prompt(text: str, spec: Spec) -> dict[str, Prompt]:
+    """The complete prompt that a request with this JSON object as its ``prompt`` gets: its levels over the spec's.
+
+    Raises SpecError naming what is wrong.
+    """
+    try:
+        own = _ASKED.validate_json(text)
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'it'}: {item['msg']}" for item in error.errors())
+        raise SpecError(
+            f'prompt {text!r}: {reasons}; write {{"reward": level in (0, 1)}} or {{"reward": {{"value": return}}}}'
+        ) from None
+    for name in own:
+        if name not in spec.rewards:
+            raise SpecError(f"prompt {text!r}: no reward {name!r}{nearest(name, spec.rewards)}")
+    return {**spec.prompt, **own}

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from contracts.errors import LogError
 from contracts.settings import Workspace
@@ -56,10 +55,9 @@ def train(spec: Spec, workspace: Workspace, console: Console) -> TrainingResult:
             data.train_members,
             data.validation_members,
             spec.prompt,
-            spec.reward_names,
-            spec.actions,
-            spec.horizon,
-            spec.discount,
+            FitConfig.of(spec),
+            reward_names=spec.reward_names,
+            action_names=spec.actions,
         )
     except LogError:
         raise
@@ -102,39 +100,6 @@ def fit_policy(
 def _bar(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console)
-
-
-def show_metrics(metrics: dict[str, Any], console: Console) -> None:
-    """Print the offline figures beside their baselines."""
-    console.print(f"Offline, {metrics['decisions']:,} held-out decisions, under the prompted return as in service:")
-    summary = Table()
-    for heading in ("figure", "model", "baseline"):
-        summary.add_column(heading, justify="left" if heading == "figure" else "right")
-    summary.add_row(
-        "action accuracy (majority class)", f"{metrics['accuracy']:.4f}", f"{metrics['majority_accuracy']:.4f}"
-    )
-    summary.add_row("  under the true return, not in service", f"{metrics['accuracy_true_return']:.4f}", "")
-    for name, row in metrics["per_class"].items():
-        text = f"  {name}: recall (share in the log)"
-        recall = "never taken" if row["recall"] is None else f"{row['recall']:.4f}"
-        summary.add_row(text, recall, f"{row['share']:.4f}")
-    for name, value in metrics["pinball"].items():
-        base = metrics["pinball_marginal"][name]
-        summary.add_row(f"pinball loss, {name} (marginal quantiles)", f"{value:.4f}", f"{base:.4f}")
-    for name, row in metrics["utility"].items():
-        text = f"utility log loss, {name} (base rate per action)"
-        summary.add_row(text, f"{row['log_loss']:.4f}", f"{row['base_log_loss']:.4f}")
-    summary.add_row("illegal-action rate", f"{metrics['illegal_action_rate']:.4f}", "")
-    console.print(summary)
-    console.print("Coverage: share of true returns at or below each predicted quantile")
-    coverage = Table()
-    coverage.add_column("reward")
-    levels = list(next(iter(metrics["coverage"].values())))
-    for level in levels:
-        coverage.add_column(level, justify="right")
-    for name, row in metrics["coverage"].items():
-        coverage.add_row(name, *(f"{row[level]:.3f}" for level in levels))
-    console.print(coverage)
 
 
 def _utility_metrics(data: TrainingData, spec: Spec) -> dict[str, dict[str, float]]:

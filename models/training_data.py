@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -63,18 +63,24 @@ def prepare(
     share = min(1.0, UTILITY_ROWS / max(overview.sent, 1))
     fitted, held_out = _sent_rows(parts(), spec, encoder, train, share)
     utility = fit_utility(fitted, len(spec.actions), spec.predicted_rewards, spec.training.seed)
-    encoded = (encode(part, spec, encoder, utility) for part in parts())
-    if folder is None:
-        trajectories = concatenate(list(encoded))
-    else:
-        with TrajectoryWriter(folder) as writer:
-            for part in encoded:
-                writer.append(part)
-        trajectories = open_trajectories(folder)
+    trajectories = encode_all(parts(), spec, encoder, utility, folder)
     report = evaluate_utility(utility, fitted, held_out)
     return TrainingData(
         training_set.service_features, overview.member_ids, trajectories, train, validation, encoder, utility, report
     )
+
+
+def encode_all(
+    parts: Iterable[DecisionTable], spec: Spec, encoder: StateEncoder, utility: UtilityModel, folder: Path | None
+) -> Trajectories:
+    """Encode all parts: into files in ``folder``, memory-mapped, or into memory where that is None."""
+    encoded = (encode(part, spec, encoder, utility) for part in parts)
+    if folder is None:
+        return concatenate(list(encoded))
+    with TrajectoryWriter(folder) as writer:
+        for one in encoded:
+            writer.append(one)
+    return open_trajectories(folder)
 
 
 def encode(part: DecisionTable, spec: Spec, encoder: StateEncoder, utility: UtilityModel) -> Trajectories:

@@ -171,7 +171,8 @@ def _fill_feature_store(job: Job) -> None:
 def _train(job: Job) -> tuple[dict[str, Any], Path]:
     job.step(6, "join the training set point in time, train, evaluate offline as in service")
     from feature_repo.training_set import build_training_set
-    from models.train import show_metrics, train
+    from models.report import show_metrics
+    from models.train import train
 
     missing = build_training_set(job.spec, job.settings).missing
     if missing and min(missing.values()) == 1.0:

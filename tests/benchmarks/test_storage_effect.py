@@ -26,6 +26,7 @@ from benchmarks.storage_effect import (
 from contracts.settings import CHECKOUT, load_settings
 from contracts.spec import Storage, dump_spec, load_spec
 from models.artifact import Artifact
+from models.config import FitConfig
 from models.decision_table import TrainingSet
 from models.evaluation import evaluate
 from models.trajectories import Trajectories, returns_to_go
@@ -142,10 +143,9 @@ def test_without_rounding_the_figures_are_those_of_the_offline_evaluation() -> N
         np.array([0]),
         np.array([1, 2]),
         spec.prompt,
-        spec.reward_names,
-        spec.actions,
-        spec.horizon,
-        spec.discount,
+        FitConfig.of(spec),
+        reward_names=spec.reward_names,
+        action_names=spec.actions,
     )
     assert found["accuracy"] == expected.accuracy
     assert {name: found[f"pinball {name}"] for name in spec.reward_names} == expected.pinball

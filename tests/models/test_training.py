@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +79,7 @@ def test_quantiles_beat_the_marginal_and_cover(policy: Policy, trajectories: Tra
         np.arange(200),
         np.arange(200, 300),
         {"gain": 0.5, "cost": 0.5},
-        ["gain", "cost"],
-        ["wait", "act"],
-        CONFIG.horizon,
-        CONFIG.discount,
+        CONFIG,
     )
     assert result.pinball["gain"] < 0.9 * result.pinball_marginal["gain"]
     assert result.accuracy > result.majority_accuracy
@@ -110,22 +105,6 @@ def test_fitting_leaves_the_callers_random_state_alone(trajectories: Trajectorie
 def test_a_log_shorter_than_the_horizon_is_said_so(trajectories: Trajectories) -> None:
     with pytest.raises(ValueError, match="full look-ahead of 40"):
         fit(trajectories, config_of(horizon=40), members=np.arange(50))
-
-
-def test_an_action_never_taken_is_evaluated_without_a_recall() -> None:
-    trajectories = two_arm_trajectories(members=20, length=12)
-    never = dataclasses.replace(
-        trajectories,
-        actions=np.zeros_like(trajectories.actions),
-        rewards=np.zeros_like(trajectories.rewards),
-    )
-    fitted = fit(never, config_of(context_length=2), members=np.arange(14))
-    prompt = {"gain": 0.5, "cost": 0.5}
-    result = evaluate(
-        fitted, never, np.arange(14), np.arange(14, 20), prompt, ["gain", "cost"], ["wait", "act"], 4, 0.9
-    )
-    assert result.per_class["act"]["recall"] is None
-    json.dumps(result.to_json(), allow_nan=False)
 
 
 def test_a_run_of_another_fit_is_refused(trajectories: Trajectories, tmp_path: Path) -> None:
