@@ -16,6 +16,7 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -25,12 +26,16 @@ from models.batch import Normalization
 from models.config import FitConfig
 from models.decision_transformer import DecisionTransformer, DecisionTransformerConfig
 from models.encoding import StateEncoder
+from models.export import can_export, export_onnx
 from models.policy import Policy
+from models.runtime import CHOOSE, READ, EagerRuntime, OnnxRuntime, Runtime
 from models.utility import UtilityModel
 
-FORMAT = 2
+FORMAT = 3
 HASHED = ("model.safetensors", "utility.safetensors", "spec.yaml", "normalization.json", "metrics.json")
-FILES = (*HASHED, "manifest.json")
+EXPORTED = (READ, CHOOSE)
+"""The graphs of ONNX Runtime, where the spec asks for it and the model can be exported."""
+FILES = (*HASHED, *EXPORTED, "manifest.json")
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,9 @@ def save_artifact(
             },
         )
         _write_json(staging / "metrics.json", metrics)
-        hashes = {name: _sha256(staging / name) for name in HASHED}
+        if is_exported(spec, policy.model.config):
+            export_onnx(policy.model, staging)
+        hashes = {name: _sha256(staging / name) for name in (*HASHED, *EXPORTED) if (staging / name).exists()}
         digest = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:8]
         version = f"{made_at:%Y%m%dT%H%M%SZ}-{digest}"
         _write_json(
@@ -122,11 +129,13 @@ def load_artifact(folder: Path) -> Artifact:
     """
     manifest = _read_json(folder / "manifest.json")
     if manifest.get("format") != FORMAT:
-        raise ArtifactError(f"{folder}: artifact format {manifest.get('format')!r}; this code reads format {FORMAT}")
+        raise ArtifactError(
+            f"{folder}: artifact format {manifest.get('format')!r}; this code reads format {FORMAT}: train anew"
+        )
     hashes = manifest.get("sha256")
     if not isinstance(hashes, dict) or not isinstance(manifest.get("version"), str):
         raise ArtifactError(f"{folder / 'manifest.json'} names no version or no hashes; train anew")
-    for name in HASHED:
+    for name in dict.fromkeys((*HASHED, *hashes)):
         path = folder / name
         if not path.is_file():
             raise ArtifactError(f"{path} is missing; the artifact is not whole: train or copy it anew")
@@ -151,13 +160,27 @@ def load_artifact(folder: Path) -> Artifact:
     utility.eval()
     return Artifact(
         spec,
-        Policy(model, normalization),
+        Policy(model, normalization, runtime=_runtime(spec, model, folder)),
         utility,
         encoder,
         service_features,
         _read_json(folder / "metrics.json"),
         str(manifest["version"]),
     )
+
+
+def is_exported(spec: Spec, config: DecisionTransformerConfig) -> bool:
+    """Whether an artifact of this spec and model holds the graphs of ONNX Runtime, and is served with them."""
+    return spec.serving.runtime == "onnx" and can_export(config)
+
+
+def _runtime(spec: Spec, model: DecisionTransformer, folder: Path) -> Runtime:
+    if is_exported(spec, model.config):
+        try:
+            return OnnxRuntime(folder, model.config.context_length)
+        except Exception as error:  # ONNX Runtime's own errors have no common base but this
+            raise ArtifactError(f"{folder}: ONNX Runtime cannot read {READ} or {CHOOSE}: {error}") from error
+    return EagerRuntime(model, torch.bfloat16 if spec.serving.runtime == "eager_bfloat16" else torch.float32)
 
 
 def newest_artifact(folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from models.batch import Normalization, build_batch
 from models.decision_transformer import DecisionTransformer
 from models.prompts import Prompts, prompted_returns
+from models.runtime import EagerRuntime, Runtime
 from models.steps import Floats, Ints, Steps
 
 
@@ -35,6 +36,8 @@ class Policy:
 
     model: DecisionTransformer
     normalization: Normalization
+    runtime: Runtime | None = field(default=None, kw_only=True)
+    """What decides in the model's place, with the same weights; None: the model itself."""
 
     @torch.inference_mode()
     def decide(self, steps: Steps, prompts: Prompts, returns: Floats | None = None) -> Decisions:
@@ -51,21 +54,23 @@ class Policy:
         """
         if len(prompts) != len(steps):
             raise ValueError(f"{len(prompts)} prompts for {len(steps)} decisions")
-        self.model.eval()
+        if self.model.training:
+            self.model.eval()
         batch = build_batch(steps, self.normalization)
-        earlier = self.model.predict_earlier(batch, lambda q: self._scaled(self._asked(prompts, self._raw(q))))
-        history = self.model.read(batch, earlier, last_only=True)
-        quantiles = self._raw(history.quantiles[:, 0])
+        earlier = self.model.predict_earlier(batch, lambda q: torch.from_numpy(self._predicted(q, prompts)))
+        runtime = self.runtime or EagerRuntime(self.model)
+        scaled, kept = runtime.read(batch, earlier)
+        quantiles = self.normalization.returns_from_model(scaled)
         asked = self._asked(prompts, quantiles) if returns is None else returns
-        logits = self.model.choose(history, self._scaled(asked)[:, None], batch.eligible[:, -1:])
-        return Decisions(logits[:, 0].softmax(dim=-1).numpy(), quantiles, asked)
+        probabilities = runtime.choose(kept, self._scaled(asked), batch.eligible[:, -1].numpy())
+        return Decisions(probabilities, quantiles, asked)
 
     def _asked(self, prompts: Prompts, quantiles: Floats) -> Floats:
         return prompted_returns(prompts, quantiles, self.model.config.quantiles)
 
-    def _raw(self, quantiles: Tensor) -> Floats:
-        return self.normalization.returns_from_model(quantiles.numpy())
+    def _predicted(self, quantiles: Tensor, prompts: Prompts) -> Floats:
+        return self._scaled(self._asked(prompts, self.normalization.returns_from_model(quantiles.numpy())))
 
-    def _scaled(self, returns: Floats) -> Tensor:
-        scaled = (returns - self.normalization.return_mean) / self.normalization.return_scale
-        return torch.from_numpy(scaled.astype(np.float32))
+    def _scaled(self, returns: Floats) -> Floats:
+        scaled: Floats = (returns - self.normalization.return_mean) / self.normalization.return_scale
+        return scaled.astype(np.float32, copy=False)
