@@ -1,7 +1,7 @@
-"""d3rlpy's DiscreteDecisionTransformer, trained and rolled out: a script of ``.venv-peers`` that imports nothing of ours.
+"""d3rlpy's DiscreteDecisionTransformer, trained and rolled out by a script of ``.venv-peers``: nothing here is ours.
 
-Usage: ``python peer.py log.npz settings.json``. The last line of standard output is JSON: ``{"returns": [[...], ...]}``,
-a list of episode returns for every seed.
+Usage: ``python peer.py log.npz settings.json``. The last line of standard output is JSON, ``{"returns": [[...]]}``: a
+list of episode returns for every seed.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ def play(algorithm: Any, settings: dict[str, Any]) -> list[float]:
         observation, _ = env.reset(seed=settings["test_seed"] + episode)
         reward, earned, over = 0.0, 0.0, False
         while not over:
-            observation, reward, terminated, truncated, _ = env.step(player.predict(observation, reward))
-            earned, over = earned + float(reward), terminated or truncated
+            observation, given, terminated, truncated, _ = env.step(player.predict(observation, reward))
+            reward, over = float(given), terminated or truncated
+            earned += reward
         returns.append(earned)
     return returns
 
