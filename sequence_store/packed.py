@@ -94,15 +94,15 @@ class Found(NamedTuple):
         frames to keep alone.
     starts
         Where in ``straight`` each frame to keep begins, oldest first.
-    is_sound
-        Whether none of them is damaged.
+    sound_from
+        The first of ``starts`` from which on no frame is damaged: 0 where none is.
     """
 
     expected: bytes = b""
     header: Header | None = None
     straight: bytes = b""
     starts: Sequence[int] = ()
-    is_sound: bool = True
+    sound_from: int = 0
 
     @property
     def frames(self) -> tuple[bytes, ...]:
@@ -194,7 +194,8 @@ def parse(value: bytes, owner: Owner, codecs: Codecs, capacity: int) -> Held:
     if header is not None and walked.is_in_order(count) and walked.is_within(window) and not is_hidden:
         # Nothing is hidden: the frames that can't be read stand where they belong, and may be a later release's.
         frames, faults, unknown = tuple(reversed(walked.frames)), tuple(walked.faults), walked.unknown_tags
-        found = Found(value[:HEADER_BYTES], header, walked.straight, tuple(reversed(walked.starts)), is_sound=False)
+        sound_from = len(walked.starts) - walked.sound
+        found = Found(value[:HEADER_BYTES], header, walked.straight, tuple(reversed(walked.starts)), sound_from)
     else:
         sound = searched | {frame.sequence: frame for frame in walked.frames}
         frames = tuple(sound[sequence] for sequence in sorted(sound) if sequence in window)
@@ -214,8 +215,12 @@ def append(version: Version, found: Found, frame: bytes, owner: Owner, capacity:
     kept_at = starts[-kept] if kept else len(straight)
     record = _record(frame)
     needed = len(straight) - kept_at + len(record)
+    # A damaged frame that leaves takes the mark that it left with it.
+    is_sound = len(starts) - kept >= found.sound_from
     if header is None or not _fits(header.room, needed, kept + 1, capacity):
-        return _laid_out(found, straight[kept_at:] + record, kept + 1, version.count + 1, owner, capacity)
+        return _laid_out(
+            found.expected, straight[kept_at:] + record, kept + 1, version.count + 1, owner, capacity, is_sound
+        )
     start, room = header.pointer, header.room
     end = start + len(record)
     checksum = zlib.crc32(record, zlib.crc32(memoryview(straight)[len(record) :], owner.ring_seed))
@@ -223,7 +228,7 @@ def append(version: Version, found: Found, frame: bytes, owner: Owner, capacity:
         owner.generation,
         header.incarnation,
         room,
-        checksum if found.is_sound else _broken(checksum),
+        checksum if is_sound else _broken(checksum),
         version.count + 1,
         end % room,
         kept + 1,
@@ -246,15 +251,18 @@ def _fits(room: int, needed: int, frames: int, capacity: int) -> bool:
 
 def lay_out(found: Found, frames: Sequence[bytes], count: int, owner: Owner, capacity: int) -> Change:
     """Return the change that replaces what was ``found`` by a ring of ``frames``, oldest first."""
-    return _laid_out(found, b"".join(map(_record, frames)), len(frames), count, owner, capacity)
+    records = b"".join(map(_record, frames))
+    return _laid_out(found.expected, records, len(frames), count, owner, capacity, found.sound_from == 0)
 
 
-def _laid_out(found: Found, records: bytes, frames: int, count: int, owner: Owner, capacity: int) -> Change:
+def _laid_out(
+    expected: bytes, records: bytes, frames: int, count: int, owner: Owner, capacity: int, is_sound: bool
+) -> Change:
     room = _room(len(records), frames, capacity)
     checksum = zlib.crc32(records.rjust(room, b"\0"), owner.ring_seed)
-    checksum = checksum if found.is_sound else _broken(checksum)
+    checksum = checksum if is_sound else _broken(checksum)
     header = Header(owner.generation, new_incarnation(), room, checksum, count, len(records) % room, frames)
-    return Change(found.expected, ((-1, header.pack(owner) + records.ljust(room, b"\0")),))
+    return Change(expected, ((-1, header.pack(owner) + records.ljust(room, b"\0")),))
 
 
 def remove(found: Found) -> Change:
@@ -272,6 +280,8 @@ class _Walked:
     starts: list[int] = field(default_factory=list)
     """Where in it every frame begins, readable or not."""
     faults: list[Fault] = field(default_factory=list)
+    sound: int = 0
+    """How many it met before the first that was not readable."""
     unknown_tags: frozenset[int] = frozenset()
     is_whole: bool = True
     """Whether there was room for as many frames as were looked for."""
@@ -302,6 +312,7 @@ def _walk(buffer: bytes, header: Header, number: int, owner: Owner, codecs: Code
         walked.starts.append(start)
         try:
             walked.frames.append(owner.unseal(frame, codecs))
+            walked.sound += not walked.faults
         except UnreadableFrame as error:
             walked.faults.append(error.fault)
             if error.fault is Fault.FOREIGN_CODEC:

@@ -1,7 +1,7 @@
-"""d3rlpy's DiscreteDecisionTransformer, trained and rolled out by a script of ``.venv-peers``: nothing here is ours.
+"""d3rlpy's DiscreteDecisionTransformer, trained and rolled out: a script of ``.venv-peers``, nothing of ours in it.
 
-Usage: ``python peer.py log.npz settings.json``. The last line of standard output is JSON, ``{"returns": [[...]]}``: a
-list of episode returns for every seed.
+Usage: ``python peer.py log.npz settings.json``. The last line printed is JSON, ``{"returns": [[...], ...]}``: a list of
+episode returns for every seed.
 """
 
 from __future__ import annotations

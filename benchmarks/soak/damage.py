@@ -179,6 +179,8 @@ def heals(specimen: Specimen, value: bytes, held: Held) -> bool:
     """Tell whether an append to a damaged ring leaves it as it should.
 
     What cannot be read may be of a later release: it keeps its place among the newest frames, and leaves in its turn.
+    While it is there, a ring from which entries were removed keeps those of its newest ``capacity`` sequence numbers:
+    an older one could be the rest of an entry that was overwritten.
     """
     entry = make_entry("healing", held.version.count)
     append = Append(specimen.member_id, held.version, entry, None)
@@ -186,11 +188,12 @@ def heals(specimen: Specimen, value: bytes, held: Held) -> bool:
     after = specimen.parse(change.apply(value))
     found = held.version.found
     assert isinstance(found, Found)
-    readable = [frame.frame for frame in held.frames]
+    oldest = after.version.count - specimen.capacity if after.faults else 0
+    readable = [frame.frame for frame in held.frames if frame.sequence >= oldest]
     staying = found.frames[max(0, len(found.frames) + 1 - specimen.capacity) :]
     return (
         value.startswith(change.expected)
-        and set(readable) <= set(found.frames)
+        and {frame.frame for frame in held.frames} <= set(found.frames)
         and after.version.count == held.version.count + 1
         and [frame.frame for frame in after.frames[:-1]] == [frame for frame in readable if frame in staying]
         and after.frames[-1].entry() == entry

@@ -119,8 +119,10 @@ def swapped(specimen: Specimen, other: Specimen, rng: random.Random) -> Iterator
     assert isinstance(found, packed.Found)
     for _ in range(0 if specimen.large else SWAPS_A_VALUE):
         frames, place = list(found.frames), rng.randrange(len(found.frames))
-        # In a ring that is sound but for this: neither its header nor its lengths give it away.
+        # In a ring that is sound but for this: neither its header nor its lengths give it away. Its checksum does, as
+        # it does wherever a frame was found damaged.
         frames[place] = rng.choice(other.held.frames + specimen.held.frames).frame
         if frames != list(found.frames):
-            change = packed.lay_out(found, frames, specimen.held.version.count, specimen.owner, specimen.capacity)
+            damaged_one = found._replace(sound_from=place + 1)
+            change = packed.lay_out(damaged_one, frames, specimen.held.version.count, specimen.owner, specimen.capacity)
             yield "swaps", change.apply(b"")

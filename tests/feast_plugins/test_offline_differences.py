@@ -20,6 +20,7 @@ from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float64, Int64
 
+from feast_plugins.duckdb_session import OfflineStoreError
 from tests.feast_plugins.offline import NAIVE, SHOP, Table, at, frame, join, open_feast
 from tests.feast_plugins.test_offline_store import asked, prices, row
 
@@ -42,6 +43,22 @@ def dask_store(tmp_path: Path) -> FeatureStore:
 
 
 class TestDuckDBStore:
+    def test_takes_another_of_equal_rows_than_the_last_in_the_file(
+        self, ours: FeatureStore, duckdb_store: FeatureStore, tmp_path: Path
+    ) -> None:
+        view = Table("shops", [row(f"s{shop:02}", 1, float(i)) for i in range(3) for shop in range(60)]).write(tmp_path)
+        rows = asked(*((f"s{shop:02}", 2) for shop in range(60)))
+        assert prices(join(ours, [view], rows).to_arrow()) == [2.0] * 60
+        assert set(join(duckdb_store, [view], rows).to_df()["price"]) != {2.0}
+
+    def test_brings_rows_back_in_another_order(
+        self, ours: FeatureStore, duckdb_store: FeatureStore, tmp_path: Path
+    ) -> None:
+        view = Table("shops", [row(f"s{shop:02}", 1, 1.0) for shop in range(60)]).write(tmp_path)
+        rows = asked(*((f"s{shop:02}", 2) for shop in range(60)))
+        assert join(ours, [view], rows).to_df()["number"].tolist() == list(range(60))
+        assert join(duckdb_store, [view], rows).to_df()["number"].tolist() != list(range(60))
+
     def test_loses_features_whose_name_ends_in_y(
         self, ours: FeatureStore, duckdb_store: FeatureStore, tmp_path: Path
     ) -> None:
@@ -82,23 +99,37 @@ class TestDuckDBStore:
         assert prices(join(ours, [view], entity).to_arrow()) == [1.0]
         assert prices(join(duckdb_store, [view], entity).to_arrow()) == [2.0]
 
-    def test_cannot_materialize_views_without_entities(self, duckdb_store: FeatureStore, tmp_path: Path) -> None:
-        Table("shops", [row("a", 1, 1.0)]).write(tmp_path)
+    def test_cannot_materialize_views_without_entities(
+        self, ours: FeatureStore, duckdb_store: FeatureStore, tmp_path: Path
+    ) -> None:
+        view = Table("shops", [row("a", 1, 1.0)]).write(tmp_path)
         source = FileSource(name="file", path=str(tmp_path / "shops.parquet"), timestamp_field="time")
         schema = [Field(name="price", dtype=Float64)]
-        duckdb_store.apply([FeatureView(name="anyone", schema=schema, ttl=timedelta(), source=source)])
+        for feast in (ours, duckdb_store):
+            feast.apply([SHOP, view, FeatureView(name="anyone", schema=schema, ttl=timedelta(), source=source)])
+        ours.materialize(at(0), at(9), ["anyone"])
+        online = ours.get_online_features(["shops:price", "anyone:price"], [{"shop_id": "a"}], full_feature_names=True)
+        assert online.to_dict()["anyone__price"] == [1.0]
         with pytest.raises(ValueError, match="__dummy_id not found"):
-            duckdb_store.materialize(at(0), at(9))
+            duckdb_store.materialize(at(0), at(9), ["anyone"])
 
-    def test_takes_entity_rows_as_a_data_frame_only(self, duckdb_store: FeatureStore, tmp_path: Path) -> None:
+    def test_takes_entity_rows_as_a_data_frame_only(
+        self, ours: FeatureStore, duckdb_store: FeatureStore, tmp_path: Path
+    ) -> None:
         view = Table("shops", [row("a", 1, 1.0)]).write(tmp_path)
-        duckdb_store.apply([SHOP, view])
+        query = f"SELECT 'a' AS shop_id, TIMESTAMPTZ '{at(2)}' AS event_timestamp"
+        for feast in (ours, duckdb_store):
+            feast.apply([SHOP, view])
+        assert join(ours, [view], query).to_df()["price"].tolist() == [1.0]
+        assert ours.get_historical_features(features=["shops:price"], end_date=at(2)).to_df()["price"].tolist() == [1.0]
         with pytest.raises(AttributeError):
-            join(duckdb_store, [view], "SELECT 'a' AS shop_id, now() AS event_timestamp")
+            join(duckdb_store, [view], query)
         with pytest.raises(TypeError):
             duckdb_store.get_historical_features(features=["shops:price"], end_date=at(2))
 
-    def test_saves_datasets_without_on_demand_features(self, duckdb_store: FeatureStore, tmp_path: Path) -> None:
+    def test_saves_datasets_without_on_demand_features(
+        self, ours: FeatureStore, duckdb_store: FeatureStore, tmp_path: Path
+    ) -> None:
         view = Table("shops", [row("a", 1, 1.0)]).write(tmp_path)
 
         @on_demand_feature_view(  # type: ignore[untyped-decorator]
@@ -109,11 +140,14 @@ class TestDuckDBStore:
         def doubled(inputs: dict[str, Any]) -> dict[str, Any]:
             return {"twice": [2 * p for p in inputs["price"]]}
 
-        duckdb_store.apply([SHOP, view, doubled])
-        job = duckdb_store.get_historical_features(asked(("a", 2)), features=["doubled:twice"])
-        job.persist(SavedDatasetFileStorage(path=str(tmp_path / "saved.parquet")))
-        assert "twice" in job.to_df()
-        assert "twice" not in pq.read_schema(tmp_path / "saved.parquet").names
+        saved = {}
+        for name, feast in (("ours", ours), ("duckdb", duckdb_store)):
+            feast.apply([SHOP, view, doubled])
+            job = feast.get_historical_features(asked(("a", 2)), features=["doubled:twice"])
+            job.persist(SavedDatasetFileStorage(path=str(tmp_path / f"{name}.parquet")))
+            assert "twice" in job.to_df()
+            saved[name] = "twice" in pq.read_schema(tmp_path / f"{name}.parquet").names
+        assert saved == {"ours": True, "duckdb": False}
 
 
 class TestDaskStore:
@@ -180,3 +214,32 @@ def test_times_are_compared_in_whole_microseconds(ours: FeatureStore, dask_store
     view = Table("shops", [], created=False).view(tmp_path / "shops.parquet")
     assert prices(join(ours, [view], asked(("a", 1))).to_arrow()) == [1.0]
     assert len(join(dask_store, [view], asked(("a", 1))).to_df()) == 0
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "fails"),
+    [("price", "dear", ()), ("time", "2026-01-05", ("dask",)), ("shop_id", 7, ("duckdb", "dask"))],
+)
+def test_a_wrong_type_in_a_file_is_returned_or_fails_somewhere(
+    ours: FeatureStore,
+    duckdb_store: FeatureStore,
+    dask_store: FeatureStore,
+    tmp_path: Path,
+    column: str,
+    value: Any,
+    fails: tuple[str, ...],
+) -> None:
+    path = tmp_path / "shops.parquet"
+    view = Table("shops", [row("a", 1, 1.0)]).write(tmp_path)
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index(column), column, pa.array([value])), path)
+    with pytest.raises(OfflineStoreError, match=r"shops\.parquet"):
+        join(ours, [view], asked(("a", 2)))
+    for name, feast in (("duckdb", duckdb_store), ("dask", dask_store)):
+        if name in fails:
+            with pytest.raises((AttributeError, TypeError, ValueError)) as raised:
+                join(feast, [view], asked(("a", 2))).to_df()
+            assert "parquet" not in str(raised.value)
+        else:
+            found = join(feast, [view], asked(("a", 2))).to_df()
+            assert found["price"].tolist() == [value if column == "price" else 1.0]

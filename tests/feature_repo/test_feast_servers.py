@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,40 +27,48 @@ pytestmark = pytest.mark.integration
 
 
 @contextmanager
-def feast_server(command: str, log: Path, *arguments: str) -> Iterator[httpx.Client]:
+def feast_server(command: str) -> Iterator[httpx.Client]:
     """Run ``feast <command>`` as a person does inside feature_repo/, on a free port, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
     feast = str(Path(sys.executable).with_name("feast"))
-    line = [feast, command, "--host", "127.0.0.1", "--port", str(port), *arguments]
+    line = [feast, command, "--host", "127.0.0.1", "--port", str(port)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])}
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            line, cwd=CHECKOUT / "feature_repo", env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+    with subprocess.Popen(
+        line,
+        cwd=CHECKOUT / "feature_repo",
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60.0, trust_env=False) as client:
-                while True:  # until it answers, or ends
-                    assert server.poll() is None, log.read_text()
-                    try:
-                        client.get("/health")
-                        break
-                    except httpx.TransportError:
-                        time.sleep(0.1)
+            said = []
+            for text in server.stdout:  # ends when the server does
+                said.append(text)
+                if re.search(rf"(listening at|running on):? {address}", text, re.IGNORECASE):
+                    break
+            else:
+                pytest.fail("".join(said))
+            # A pipe that nobody reads would fill up and stop the server.
+            threading.Thread(target=server.stdout.read, daemon=True).start()
+            with httpx.Client(base_url=address, timeout=60.0, trust_env=False) as client:
                 yield client
         finally:
             server.terminate()
             server.wait()
 
 
-def test_a_row_posted_to_the_feature_server_is_there_at_the_next_read(on_repo: Settings, tmp_path: Path) -> None:
+def test_a_row_posted_to_the_feature_server_is_there_at_the_next_read(on_repo: Settings) -> None:
     materialize(NOTIFICATION, on_repo)
     names = [feature.name for feature in open_store(on_repo).get_feature_view("member_live").features]
     moment = LAST + timedelta(minutes=1)
     row = {"member_id": [MEMBERS[0]], "event_timestamp": [moment.isoformat()], **{name: [8] for name in names}}
     body = {"push_source_name": "member_live_push", "df": row, "to": "online"}
-    with feast_server("serve", tmp_path / "serve.log") as client:
+    with feast_server("serve") as client:
         answer = client.post("/push", json=body)
         assert answer.status_code == 200, answer.text
         assert read(on_repo, "visits_total", MEMBERS[:2]) == [8.0, 2.0]
@@ -71,8 +80,8 @@ def test_a_row_posted_to_the_feature_server_is_there_at_the_next_read(on_repo: S
         assert client.post("/push", json=body).status_code >= 400
 
 
-def test_the_ui_serves_its_page_and_the_definitions(on_repo: Settings, tmp_path: Path) -> None:
-    with feast_server("ui", tmp_path / "ui.log") as client:
+def test_the_ui_serves_its_page_and_the_definitions(on_repo: Settings) -> None:
+    with feast_server("ui") as client:
         page = client.get("/")
         assert page.status_code == 200
         assert "<html" in page.text

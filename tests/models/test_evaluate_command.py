@@ -26,7 +26,7 @@ def var(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def spec_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    spec = spec_with(("horizon: 16", "horizon: 4"))
+    spec = spec_with(("horizon: 16", "horizon: 4"), ("[0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 0.95]", "[0.25, 0.5, 0.75]"))
     spec = dataclasses.replace(
         spec,
         training=dataclasses.replace(spec.training, epochs=1),

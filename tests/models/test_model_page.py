@@ -37,11 +37,11 @@ def test_the_page_runs_and_its_prompts_set_the_trade_off(
     # Known optima of 20 steps: all effort where there is need earns 4 * E[max(need, 0)] at 19 of them; none costs 0.
     assert gains[0] > 0.6 * 19 * 4 * 0.4
     assert costs[2] > -0.35 * 20 * 0.5 * 4
-    saved, again = (
+    loaded, again = (
         policy.act(policy.new_history(), [1.0, 0.0], None, {"gain": 0.5, "cost": 0.5}).probabilities
         for policy in (models.Policy.load(Path("my-policy")), names["again"])
     )
-    np.testing.assert_array_equal(saved, again)
+    np.testing.assert_array_equal(loaded, again)
 
 
 def test_the_page_states_the_defaults_that_hold() -> None:

@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from sequence_store import Fault, Layout
 from sequence_store.codec import Codec
 from sequence_store.frame import Codecs, Owner, Sealed
-from sequence_store.packed import HEADER_BYTES, MAX_SEARCHED_BYTES, Change, Found, Held, append, lay_out, parse
+from sequence_store.packed import (
+    CHANGES_FROM,
+    HEADER_BYTES,
+    MAX_SEARCHED_BYTES,
+    Change,
+    Found,
+    Held,
+    append,
+    lay_out,
+    parse,
+)
 from tests.sequence_store.forging import MEMBER, OWNER, PLAIN, TENANT, frame_of
 
 pytestmark = pytest.mark.unit
@@ -106,9 +116,9 @@ def test_a_patch_writes_the_header_and_the_new_frame_alone(before: list[int], ca
     ring = Ring().grown(before, capacity)
     old, survivors = ring.value, ring.kept[-(capacity - 1) :] if capacity > 1 else []
     change = ring.append(size, capacity)
-    if change.patches[0][0] == 0:
+    if change.patches[0][0] >= 0:
         assert len(ring.value) == len(old)
-        assert sum(len(data) for _, data in change.patches) <= HEADER_BYTES + len(ring.kept[-1]) + 2
+        assert sum(len(data) for _, data in change.patches) <= HEADER_BYTES - CHANGES_FROM + len(ring.kept[-1]) + 2
         for frame in survivors:
             assert (old + old[HEADER_BYTES:]).find(frame) in {
                 (ring.value + ring.value[HEADER_BYTES:]).find(frame),
@@ -334,6 +344,32 @@ def test_frames_of_a_later_format_are_counted_and_kept_by_appends() -> None:
         held = parse(ring.value, OWNER, KNOWN, 4)
         assert held.faults == (Fault.FOREIGN_VERSION,)
         assert list(found_of(held).frames) == ring.kept
+
+
+def test_a_damaged_frame_that_leaves_costs_a_ring_with_gaps_nothing_more() -> None:
+    capacity = 4
+    held = parse(Ring().grown([60] * 8, 8).value, OWNER, KNOWN, 8)
+    frames = [frame.frame for frame in held.frames if frame.sequence in (2, 3, 6, 7)]
+    value = lay_out(found_of(held), frames, 8, OWNER, capacity).apply(b"")
+    assert frames_of(parse(value, OWNER, KNOWN, capacity)) == frames
+    damaged = value.replace(frames[0], bytes((*frames[0][:-1], frames[0][-1] ^ 1)))
+    held = parse(damaged, OWNER, KNOWN, capacity)
+    # An older entry than the newest ``capacity`` sequence numbers could be the rest of an overwritten one.
+    assert (frames_of(held), held.faults) == (frames[2:], (Fault.CHECKSUM, Fault.CHECKSUM))
+
+    frames = [frame.frame for frame in parse(Ring().grown([60] * 8, 8).value, OWNER, KNOWN, 8).frames][3:]
+    frames.remove(frames[2])
+    value = lay_out(Found(), frames, 8, OWNER, capacity).apply(b"")
+    damaged = value.replace(frames[0], bytes((*frames[0][:-1], frames[0][-1] ^ 1)))
+    for number in range(8, 11):
+        held = parse(damaged, OWNER, KNOWN, capacity)
+        assert frames_of(held) == frames[1:]
+        newest = frame_of(number, 60)
+        damaged = append(held.version, found_of(held), newest, OWNER, capacity).apply(damaged)
+        frames = [*frames[1:], newest]
+        held = parse(damaged, OWNER, KNOWN, capacity)
+        assert (frames_of(held), held.faults) == (frames, ())
+        damaged = damaged.replace(frames[0], bytes((*frames[0][:-1], frames[0][-1] ^ 1)))
 
 
 def test_a_flipped_bit_costs_no_frame_of_an_unknown_codec() -> None:
