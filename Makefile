@@ -20,7 +20,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock run up down status import validate apply materialize train evaluate prompts archive deploy decide drain ingest skew test lint clean \
-	bench bench-store bench-storage bench-features experiments-offline soak
+	bench bench-store bench-storage bench-features bench-control experiments-offline soak
 
 help: ## List the targets
 	@echo "Pacer. Targets, in the order of the main job:"
@@ -86,7 +86,7 @@ skew: setup ## Compare the features that decisions were served with the offline 
 test: setup ## Run all tests (ARGS= for pytest, e.g. ARGS="-m unit")
 	@$(TIED) -m pytest $(ARGS)
 
-bench: bench-store bench-storage bench-features ## Measure everything that the docs quote
+bench: bench-store bench-storage bench-features bench-control ## Measure everything that the docs quote
 
 bench-store: setup ## Measure the ring store beside what one would use instead
 	@$(TIED) -m benchmarks.store $(ARGS)
@@ -99,6 +99,9 @@ bench-features: setup ## Measure feature reads, materialization and joins beside
 
 experiments-offline: setup ## The paper's offline tables and figures on the simulator's log and HeartSteps, 5 seeds (ARGS="--quick")
 	@$(TIED) -m experiments offline $(ARGS)
+
+bench-control: setup ## Measure what the model earns on a public control task beside d3rlpy's, from one log
+	@$(TIED) -m benchmarks.control $(ARGS)
 
 soak: setup ## Run the store's long tests: writers, crashes, failover, damage, maintenance
 	@$(TIED) -m benchmarks.soak $(ARGS)

@@ -25,8 +25,8 @@ TEST_SEED: Final = 1_000_000
 class ErringController:
     """Pushes the second link the way it turns, which adds energy, but in a share of steps the other way, which brakes.
 
-    Above a share of one half, attempts fail and are long, so that most of the log is braking: who imitates it fails,
-    and who imitates its good episodes succeeds.
+    Above a share of one half, attempts fail and are long, so that most of the log brakes where the links hang at rest:
+    who imitates the log fails, and who imitates its good episodes succeeds.
     """
 
     error: Floats  # [B] of each world
@@ -44,6 +44,6 @@ def worlds(count: int) -> Any:
 
 
 def make_log(episodes: int) -> Rollout:
-    """Log ``episodes`` episodes, one a world, whose shares of errors rise evenly from 0.1 to 0.9."""
-    error = np.linspace(0.1, 0.9, episodes, dtype=np.float32)
+    """Log ``episodes`` episodes, one a world, whose shares of errors rise evenly from 0.1 to 0.7."""
+    error = np.linspace(0.1, 0.7, episodes, dtype=np.float32)
     return collect(worlds(episodes), ErringController(error), episodes, LOG_SEED)
