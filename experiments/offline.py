@@ -58,6 +58,7 @@ class Plan:
             for seed in range(self.seeds)
             for fold in source.parts
             for variant in variants
+            if variant.most_seeds is None or seed < variant.most_seeds
         ]
 
 

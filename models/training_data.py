@@ -53,12 +53,15 @@ class TrainingData:
     utility_report: UtilityReport
 
 
-def prepare(table: DecisionTable, spec: Spec) -> TrainingData:
+def prepare(table: DecisionTable, spec: Spec, split: tuple[Ints, Ints] | None = None) -> TrainingData:
     """Split members, fit encoder and utility model on the training ones, and encode everything.
 
+    ``split`` gives the positions of training and held-out members; without it the spec's share is held out at random.
     Raises ValueError with fewer than two members, LogError where labels or categories do not fit the spec.
     """
-    train, validation = split_members(len(table.member_ids), spec.training.validation_share, spec.training.seed)
+    if split is None:
+        split = split_members(len(table.member_ids), spec.training.validation_share, spec.training.seed)
+    train, validation = split
     for name, column in zip(spec.reward_names, table.rewards.T, strict=True):
         if not np.isfinite(column).any() and spec.rewards[name].kind != "predicted":
             raise LogError(f"reward_{name} is null in every row; a reward that was never known can't be learned")
