@@ -169,6 +169,7 @@ def test_tables_page_and_resuming(settings: Settings, tmp_path: Path, monkeypatc
     assert json.loads((folder / "report.json").read_text()) == document
     page = (folder / "report.html").read_text()
     assert page.count("<svg") == 2 * (3 + 4 * 3)
+    assert "| context | accuracy |" in (folder / "report.md").read_text()
     for words in ("Table 2", "h_R alone", "Figure 3", "core-µs"):
         assert words in page
     first = len(RAN)
