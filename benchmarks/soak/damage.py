@@ -180,7 +180,7 @@ def heals(specimen: Specimen, value: bytes, held: Held) -> bool:
 
     What cannot be read may be of a later release: it keeps its place among the newest frames, and leaves in its turn.
     While it is there, a ring from which entries were removed keeps those of its newest ``capacity`` sequence numbers:
-    an older one could be the rest of an entry that was overwritten.
+    an older one could be the rest of an entry that was overwritten, and is counted with the damaged.
     """
     entry = make_entry("healing", held.version.count)
     append = Append(specimen.member_id, held.version, entry, None)
@@ -197,7 +197,7 @@ def heals(specimen: Specimen, value: bytes, held: Held) -> bool:
         and after.version.count == held.version.count + 1
         and [frame.frame for frame in after.frames[:-1]] == [frame for frame in readable if frame in staying]
         and after.frames[-1].entry() == entry
-        and len(after.faults) <= len(held.faults)
+        and len(after.faults) <= len(held.faults) + len(held.frames) - len(readable)
     )
 
 
