@@ -68,7 +68,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
     text = text.replace("horizon: 16", "horizon: 6")
     text = text.replace("features: 200, rings: 200", "features: 20000, rings: 20000")
     spec_path = folder / "notification.yaml"
-    spec_path.write_text(text + "training: {epochs: 1, batch_size: 128}\n", encoding="utf-8")
+    text = text.replace("training: {batch_size: 256,", "training: {epochs: 1, batch_size: 128,")
+    assert "epochs: 1" in text
+    spec_path.write_text(text, encoding="utf-8")
     data = folder / "data"
     spec = load_spec(spec_path)
     simulate(data, spec, MEMBERS, DAYS, seed=5, progress=False)
