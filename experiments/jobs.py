@@ -31,7 +31,7 @@ MOST_DECISIONS: Final = 30_000
 BASIC_LEVEL: Final = 0.7
 """The level of the paper's constant prompt (6.3)."""
 FORMAT: Final = 1
-_REPORTING: Final = frozenset({"__main__", "evaluate", "page", "prompt_report", "report"})
+_REPORTING: Final = frozenset({"__main__", "evaluate_artifact", "page", "prompt_report", "report"})
 
 
 @dataclass(frozen=True)

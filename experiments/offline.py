@@ -58,6 +58,7 @@ class Plan:
             for seed in range(self.seeds)
             for fold in source.parts
             for variant in variants
+            if variant.most_seeds is None or seed < variant.most_seeds
         ]
 
 
@@ -71,18 +72,20 @@ def run_offline(plan: Plan, settings: Settings, console: Console) -> dict[str, A
     jobs = [job for source in sources for job in plan.jobs(source)]
     run_all(jobs, folder / "runs", plan.workers, console)
     document: dict[str, Any] = {"seeds": plan.seeds, "quick": plan.quick, "sources": {}}
-    sections = []
+    sections, tables_in_markdown = [], []
     for source in sources:
         tables = _tables(source, plan, folder / "runs")
         effect = json.loads(_with_effect(plan.jobs(source)).effect_in(folder / "runs").read_text(encoding="utf-8"))
         for grid in offline_report.grids(source.name, tables, source.folds):
             grid.show(console)
+            tables_in_markdown.append(grid.markdown())
         sections += offline_report.sections(source.name, tables, effect, source.folds)
         document["sources"][source.name] = tables
     offline_report.show_checks(document["sources"], console)
     write_whole(folder / "report.json", json.dumps(document, indent=1, allow_nan=False) + "\n")
     page = Page("Offline experiments", offline_report.lead(document), tuple(sections))
     write_whole(folder / "report.html", page.html())
+    write_whole(folder / "report.md", "\n".join(tables_in_markdown))
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     return document
 

@@ -39,7 +39,7 @@ def lead(document: Tables) -> tuple[str, ...]:
 
 def grids(name: str, tables: Tables, folds: int) -> tuple[Grid, ...]:
     """Return the tables of one source."""
-    split = f"{folds}-fold cross-validation by member" if folds else "members split 70/30, another split a seed"
+    split = f"{folds}-fold cross-validation by member" if folds else "members split 70/30, held out in turn"
     title = f"{name}: {tables['decisions_a_seed']:,} decisions a seed, {tables['members']:,} members, {split}"
     return (_main(title, tables), _coverage(name, tables), _context(name, tables), _variants(name, tables),
             _constant(name, tables))  # fmt: skip
@@ -129,6 +129,7 @@ def _variants(name: str, tables: Tables) -> Grid:
         rows.append(
             (
                 variant,
+                str(row["seeds"]),
                 _spread(row["accuracy"], 4),
                 _spread(row["gain"], 2, 100.0, True),
                 _interval(row["gain"], 2, 100.0),
@@ -141,7 +142,7 @@ def _variants(name: str, tables: Tables) -> Grid:
     return Grid(
         f"{name}: ablations; gain and pinball beside the deployment's own settings; shift: accuracy lost to prompted "
         "returns",
-        ("variant", "accuracy", "gain, points", "95 %", "shift, points", *headings),
+        ("variant", "seeds", "accuracy", "gain, points", "95 %", "shift, points", *headings),
         tuple(rows),
     )
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from contracts.errors import SpecError
 from contracts.spec import Spec, dump_spec, parse_spec
 from models.decision_table import TrainingSet
 from models.masking import MaskableColumns
@@ -20,7 +19,7 @@ from models.trajectories import Trajectories
 
 @dataclass(frozen=True)
 class Source:
-    """One training set. ``folds`` = 0: each seed keeps its own share of the members apart, as training does."""
+    """One training set. ``folds`` = 0: each seed holds out its own share of the members (``rotated``)."""
 
     spec: Spec
     training_set: Path
@@ -49,28 +48,26 @@ class Case:
 
 
 def find_source(spec: Spec, training_set: Path, folds: int = 0) -> Source:
-    """Return the source in the folder ``training_set``.
-
-    Raises LogError where there is none, SpecError for folds of a log whose utility model is fitted to a split.
-    """
-    if folds and spec.predicted_rewards:
-        raise SpecError(
-            f"{spec.name}: no cross-validation with predicted rewards ({', '.join(spec.predicted_rewards)}): the "
-            "utility model is fitted to one split of the members"
-        )
+    """Return the source in the folder ``training_set``. Raises LogError where there is none."""
     return Source(spec, training_set, TrainingSet.open(training_set, spec).fingerprint, folds)
 
 
 def load_case(source: Source, seed: int, fold: int) -> Case:
     """Return what is trained on and evaluated with this seed and fold; the same for every variant."""
-    data = _prepared(source.training_set, dump_spec(source.spec), seed)
+    data = _prepared(source.training_set, dump_spec(source.spec), source.folds, seed, fold)
     maskable = MaskableColumns.of(source.spec, data.encoder)
-    train, held_out = data.train_members, data.validation_members
-    if source.folds:
-        folds = fold_members(data.trajectories.members, source.folds, seed)
-        held_out = folds[fold]
-        train = np.sort(np.concatenate([part for index, part in enumerate(folds) if index != fold]))
-    return Case(data.trajectories, train, held_out, maskable)
+    return Case(data.trajectories, data.train_members, data.validation_members, maskable)
+
+
+def rotated(members: int, share: float, turn: int) -> Ints:
+    """Return the members held out in a turn: dealt one after the other from one shuffle, round and round.
+
+    So every member is held out as often as any other, or once more; of sets drawn anew each time some members would be
+    in many and some in none, and the luck of the draw would not average out.
+    """
+    held_out = min(max(round(members * share), 1), members - 1)
+    order = np.random.default_rng(0).permutation(members)
+    return np.sort(order[np.arange(turn * held_out, (turn + 1) * held_out) % members])
 
 
 def fold_members(members: int, folds: int, seed: int) -> list[Ints]:
@@ -80,8 +77,14 @@ def fold_members(members: int, folds: int, seed: int) -> list[Ints]:
 
 
 @lru_cache(maxsize=1)
-def _prepared(training_set: Path, spec_text: str, seed: int) -> TrainingData:
+def _prepared(training_set: Path, spec_text: str, folds: int, seed: int, fold: int) -> TrainingData:
     # A spec holds mappings and so has no hash; its text has.
     spec = parse_spec(spec_text, str(training_set))
     spec = dataclasses.replace(spec, training=dataclasses.replace(spec.training, seed=seed))
-    return prepare(TrainingSet.open(training_set, spec))
+
+    def split(members: int) -> tuple[Ints, Ints]:
+        share = spec.training.validation_share
+        held_out = fold_members(members, folds, seed)[fold] if folds else rotated(members, share, seed)
+        return np.setdiff1d(np.arange(members), held_out), held_out
+
+    return prepare(TrainingSet.open(training_set, spec), split=split)

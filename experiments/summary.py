@@ -85,7 +85,8 @@ def _over(seeds: Sequence[Sums], figure: Callable[[Sums], Estimate]) -> dict[str
 
 
 def _pairs(seeds: Sequence[Sums], others: Sequence[Sums], figure: Callable[[Sums, Sums], Estimate]) -> dict[str, Any]:
-    """One comparison on the same decisions, within each seed."""
+    """One comparison on the same decisions, within each seed; ``others`` may have more seeds than ``seeds``."""
+    others = others[: len(seeds)]
     pairs = list(zip(seeds, others, strict=True))
     values = [figure(one, other).value for one, other in pairs]
     interval = figure(Sums.pooled(seeds), Sums.pooled(others)).to_json()["interval"]
@@ -152,6 +153,7 @@ def _variant(seeds: Sequence[Sums], base: Sequence[Sums], names: Sequence[str], 
     """A variant beside the deployment; pinball losses over other levels only beside their own marginal."""
     levels, of_base = ({name for name in one[0].columns if name.startswith("covered ")} for one in (seeds, base))
     return {
+        "seeds": len(seeds),
         "accuracy": _over(seeds, lambda sums: sums.ratio("right")),
         "shift": _over(seeds, lambda sums: _difference(sums, "right, true return", "right")),
         "pinball_to_marginal": {reward: _over(seeds, _to_marginal(reward)) for reward in spec.reward_names},

@@ -62,8 +62,9 @@ class AsofOfflineStore(DuckDBOfflineStore):
         config, feature_views, feature_refs, registry, project, full_feature_names, filter_by_created_timestamp
             As in Feast's OfflineStore.
         entity_df
-            The entity rows: a data frame, an Arrow table, a query in DuckDB's SQL, which is read when the job runs, or
-            None: a row for every entity with features known at ``end_date``, and from ``start_date`` on.
+            The entity rows: a data frame, an Arrow table, a query in DuckDB's SQL, which is read when the job runs
+            (its times at once, too), or None: a row for every entity with features known at ``end_date``, and from
+            ``start_date`` on.
         start_date, end_date
             Where ``entity_df`` is None; see Feast's ``get_historical_features``.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from feast import FeatureView, RepoConfig
+from feast import FeatureView, Field, RepoConfig
 from feast.infra.online_stores.helpers import _mmh3, _redis_key, compute_versioned_name
 from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreConfig, RedisType
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -72,7 +72,7 @@ class PacerRedisOnlineStore(RedisOnlineStore):
         Raises
         ------
         ValueError
-            A column is missing, or a row has no event timestamp.
+            A column is missing or does not fit its feature's type, or a row has no event timestamp.
         redis.RedisError
             Redis does not answer, or refuses.
         """
@@ -94,10 +94,7 @@ class PacerRedisOnlineStore(RedisOnlineStore):
                 view,
                 keys.make({name: columns[name].to_numpy(zero_copy_only=False) for name in keys.join_keys}),
                 event_times_us(columns[view.batch_source.timestamp_field]),
-                {
-                    feature.name: encode_column(columns[feature.name], feature.dtype.to_value_type())
-                    for feature in view.features
-                },
+                {feature.name: _encoded(columns[feature.name], view, feature) for feature in view.features},
             )
 
     def online_write_batch(
@@ -200,6 +197,13 @@ def connect(online_store: RedisOnlineStore, config: RedisOnlineStoreConfig, time
     client = fresh._get_client(config.model_copy(update=changed))
     client.set_retry(Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)))
     return client
+
+
+def _encoded(column: pa.Array, view: FeatureView, feature: Field) -> pa.LargeBinaryArray:
+    try:
+        return encode_column(column, feature.dtype.to_value_type())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{view.name}:{feature.name} is {feature.dtype}, its column {column.type}: {error}") from error
 
 
 def _first(reply: Reply) -> bytes | None:

@@ -46,11 +46,11 @@ def _run(chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
     spec = load_spec(chosen.spec)
     workspace = load_settings().workspace(spec.name)
     if chosen.command == "evaluate":
-        from models.evaluate import evaluate_newest
+        from models.evaluate_artifact import evaluate_newest
 
         return evaluate_newest(spec, workspace, console)
     if chosen.command == "prompts":
-        from models.evaluate import show_prompts
+        from models.evaluate_artifact import show_prompts
         from models.prompts import parse_prompt
 
         return show_prompts(spec, workspace, {text: parse_prompt(text, spec) for text in chosen.prompt}, console)

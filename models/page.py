@@ -42,6 +42,13 @@ class Grid:
             table.add_row(*row)
         console.print(table)
 
+    def markdown(self) -> str:
+        """Return the table in Markdown, its caption above it."""
+        lines = [self.headings, ("---",) * len(self.headings), *self.rows]
+        return "\n".join(
+            [self.caption, "", *(f"| {' | '.join(cell.strip() for cell in line)} |" for line in lines), ""]
+        )
+
 
 @dataclass(frozen=True)
 class Plot:

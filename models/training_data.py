@@ -41,11 +41,13 @@ def prepare(
     training_set: TrainingSet,
     folder: Path | None = None,
     on_part: Callable[[], None] = lambda: None,
+    split: Callable[[int], tuple[Ints, Ints]] | None = None,
 ) -> TrainingData:
     """Split members, fit encoder and utility model on the training ones, and encode everything.
 
     Three passes over the parts. With ``folder`` the trajectories are written there and memory-mapped; without, they
-    are held in memory. ``on_part`` is called after each part of each pass.
+    are held in memory. ``on_part`` is called after each part of each pass. ``split`` gives the positions of
+    training and held-out members, of as many as there are; without it they are split at random as the spec says.
 
     Raises ValueError with fewer than two members, LogError where labels or categories do not fit the spec, a reward
     was never known, or a member stands in two parts.
@@ -59,7 +61,10 @@ def prepare(
 
     overview = _look_over(parts(), spec)
     encoder = StateEncoder.fit(spec, training_set.service_features, overview.candidate)
-    train, validation = split_members(len(overview.member_ids), spec.training.validation_share, spec.training.seed)
+    members = len(overview.member_ids)
+    train, validation = (
+        split(members) if split else split_members(members, spec.training.validation_share, spec.training.seed)
+    )
     share = min(1.0, UTILITY_ROWS / max(overview.sent, 1))
     fitted, held_out = _sent_rows(parts(), spec, encoder, train, share)
     utility = fit_utility(fitted, len(spec.actions), spec.predicted_rewards, spec.training.seed)

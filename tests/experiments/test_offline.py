@@ -13,16 +13,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from contracts.errors import SpecError
 from contracts.settings import Settings, load_settings
-from contracts.spec import Reward, Spec, load_spec
+from contracts.spec import Spec, load_spec
 from experiments import jobs as jobs_module
 from experiments import offline, offline_report
 from experiments.__main__ import main
 from experiments.jobs import Job
 from experiments.offline import Plan, run_offline
 from experiments.pool import run_all
-from experiments.sources import Source, find_source, fold_members, load_case
+from experiments.sources import Source, find_source, fold_members, load_case, rotated
 from experiments.sums import Sums
 from experiments.variants import BASE, CONTEXTS, VARIANTS, find_base
 from models.config import FitConfig
@@ -44,14 +43,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 @pytest.fixture(scope="module")
 def folded(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    spec = small_spec()
-    rewards = {**spec.rewards, "click": Reward(kind="counter", feature="clicks_total")}
-    spec = dataclasses.replace(spec, rewards=rewards)
-    made = table(members=10, rows=12)
-    made = made.set_column(
-        made.schema.get_field_index("reward_click"), "reward_click", made["reward_click"].fill_null(0.0)
-    )
-    return find_source(spec, write(tmp_path_factory.mktemp("folded") / "training_set", made), folds=2)
+    folder = tmp_path_factory.mktemp("folded") / "training_set"
+    return find_source(small_spec(), write(folder, table(members=10, rows=12)), folds=2)
 
 
 def run_job(source: Source, cache: Path, **more: Any) -> Sums:
@@ -89,9 +82,11 @@ def test_folds_hold_everyone_out_once(folded: Source) -> None:
     assert fold_members(37, 5, 0)[0].tolist() != fold_members(37, 5, 1)[0].tolist()
 
 
-def test_predicted_rewards_are_not_cross_validated(source: Source) -> None:
-    with pytest.raises(SpecError, match="click"):
-        find_source(source.spec, source.training_set, folds=3)
+def test_every_member_is_held_out_as_often_as_any_other() -> None:
+    turns = [rotated(2000, 0.3, turn) for turn in range(5)]
+    assert {len(set(turn.tolist())) for turn in turns} == {600}
+    assert set(np.bincount(np.concatenate(turns), minlength=2000).tolist()) == {1, 2}
+    assert len(rotated(2, 0.01, 3)) == 1
 
 
 def test_contexts_take_as_many_steps_over_as_many_decisions() -> None:
@@ -174,6 +169,7 @@ def test_tables_page_and_resuming(settings: Settings, tmp_path: Path, monkeypatc
     assert json.loads((folder / "report.json").read_text()) == document
     page = (folder / "report.html").read_text()
     assert page.count("<svg") == 2 * (3 + 4 * 3)
+    assert "| context | accuracy |" in (folder / "report.md").read_text()
     for words in ("Table 2", "h_R alone", "Figure 3", "core-µs"):
         assert words in page
     first = len(RAN)

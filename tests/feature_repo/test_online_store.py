@@ -240,7 +240,7 @@ def test_what_does_not_fit_is_refused_and_named(redis_url: str) -> None:
         store.write_table(config, view, pa.table({"store": [1], TS: moments}))
     with pytest.raises(ValueError, match="row 0 has no event timestamp"):
         store.write_table(config, view, pa.table({"store": [1], TS: pa.nulls(1, pa.timestamp("us")), "large": [1]}))
-    with pytest.raises(ValueError, match="invalid literal for int"):
+    with pytest.raises(ValueError, match="wide:large is Int64, its column string: invalid literal for int"):
         store.write_table(config, view, pa.table({"store": [1], TS: moments, "large": ["many"]}))
     with pytest.raises(SpecError, match="wide:text is String; only numbers can be state or stand in an array"):
         StoredView(WIDE, ("double", "text"))

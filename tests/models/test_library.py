@@ -88,3 +88,9 @@ def test_another_format_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
     with pytest.raises(ArtifactError, match="format 99"):
         Policy.load(tmp_path)
+
+
+def test_no_module_hides_a_public_name() -> None:
+    """A submodule that is imported becomes an attribute of its package, in the place of what the package exports."""
+    folder = Path(models.__file__).parent
+    assert not {path.stem for path in folder.glob("*.py")} & set(models.__all__)

@@ -77,6 +77,11 @@ def test_numbers_are_for_people() -> None:
     assert between((0.1, 0.25)) == "0.100 to 0.250"
 
 
+def test_a_table_in_markdown() -> None:
+    grid = Grid("Title", ("name", "value"), (("  part", "1"),))
+    assert grid.markdown() == "Title\n\n| name | value |\n| --- | --- |\n| part | 1 |\n"
+
+
 def test_a_file_is_written_whole(tmp_path: Path) -> None:
     write_whole(tmp_path / "a" / "b.txt", "one")
     write_whole(tmp_path / "a" / "b.txt", "two")
