@@ -20,7 +20,7 @@ export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock run up down status import validate apply materialize train archive deploy decide drain ingest skew test lint clean \
-	bench bench-store bench-storage bench-features soak
+	bench bench-store bench-storage bench-features bench-train soak
 
 help: ## List the targets
 	@echo "Pacer. Targets, in the order of the main job:"
@@ -80,7 +80,7 @@ skew: setup ## Compare the features that decisions were served with the offline 
 test: setup ## Run all tests (ARGS= for pytest, e.g. ARGS="-m unit")
 	@$(TIED) -m pytest $(ARGS)
 
-bench: bench-store bench-storage bench-features ## Measure everything that the docs quote
+bench: bench-store bench-storage bench-features bench-train ## Measure everything that the docs quote
 
 bench-store: setup ## Measure the ring store beside what one would use instead
 	@$(TIED) -m benchmarks.store $(ARGS)
@@ -90,6 +90,9 @@ bench-storage: setup ## Measure what the ring's storage types cost in accuracy a
 
 bench-features: setup ## Measure feature reads, materialization and joins beside Feast's own stores
 	@$(TIED) -m benchmarks.features $(ARGS)
+
+bench-train: setup ## Measure training, inference and trajectories beside Hugging Face's and d3rlpy's Decision Transformers
+	@$(TIED) -m benchmarks.training $(ARGS)
 
 soak: setup ## Run the store's long tests: writers, crashes, failover, damage, maintenance
 	@$(TIED) -m benchmarks.soak $(ARGS)
