@@ -36,6 +36,10 @@ class Pacer:
         self._log = Trajectories(**{name: array for name, array in log.arrays.items() if name in fields})
         self._sizes, self._ends = sizes, log.arrays["ends"]
         self._policy = fit(self._log, self._config(512, "float32", 1), members=np.arange(2))
+        self._runtimes: dict[str, Runtime] = {"bfloat16": EagerRuntime(self._policy.model, torch.bfloat16)}
+        with tempfile.TemporaryDirectory() as folder:
+            export_onnx(self._policy.model, Path(folder))
+            self._runtimes["float32"] = OnnxRuntime(Path(folder), sizes.context)
 
     def _config(self, batch: int, precision: str, epochs: int) -> FitConfig:
         sizes = self._sizes
@@ -69,14 +73,7 @@ class Pacer:
 
     def infer(self, batch: int, precision: str, seconds: float) -> float:
         """See Contender: quantiles, prompt, action."""
-        runtime: Runtime
-        with tempfile.TemporaryDirectory() as folder:
-            if precision == "float32":
-                export_onnx(self._policy.model, Path(folder))
-                runtime = OnnxRuntime(Path(folder), self._sizes.context)
-            else:
-                runtime = EagerRuntime(self._policy.model, torch.bfloat16)
-        policy = Policy(self._policy.model, self._policy.normalization, runtime=runtime)
+        policy = Policy(self._policy.model, self._policy.normalization, runtime=self._runtimes[precision])
         rng = np.random.default_rng(0)
         steps = self._log.windows(rng.choice(self._ends, batch), self._sizes.context)
         names = [f"reward_{j}" for j in range(self._sizes.rewards)]
