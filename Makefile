@@ -19,8 +19,8 @@ unexport PYTHONPATH PYTHONHOME
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock run up down status import validate apply materialize train evaluate prompts archive deploy decide drain ingest skew test lint clean \
-	bench bench-store bench-storage bench-features bench-control experiments-offline soak
+.PHONY: help setup lock run up down status import validate apply materialize train evaluate prompts archive deploy decide drain \
+	ingest skew test lint clean bench bench-store bench-storage bench-features bench-train bench-control experiments-offline soak
 
 help: ## List the targets
 	@echo "Pacer. Targets, in the order of the main job:"
@@ -86,7 +86,7 @@ skew: setup ## Compare the features that decisions were served with the offline 
 test: setup ## Run all tests (ARGS= for pytest, e.g. ARGS="-m unit")
 	@$(TIED) -m pytest $(ARGS)
 
-bench: bench-store bench-storage bench-features bench-control ## Measure everything that the docs quote
+bench: bench-store bench-storage bench-features bench-train bench-control ## Measure everything that the docs quote
 
 bench-store: setup ## Measure the ring store beside what one would use instead
 	@$(TIED) -m benchmarks.store $(ARGS)
@@ -102,6 +102,9 @@ experiments-offline: setup ## The paper's offline tables and figures on the simu
 
 bench-control: setup ## Measure what the model earns on a public control task beside d3rlpy's, from one log
 	@$(TIED) -m benchmarks.control $(ARGS)
+
+bench-train: setup ## Measure training, inference and trajectories beside Hugging Face's and d3rlpy's Decision Transformers
+	@$(TIED) -m benchmarks.training $(ARGS)
 
 soak: setup ## Run the store's long tests: writers, crashes, failover, damage, maintenance
 	@$(TIED) -m benchmarks.soak $(ARGS)

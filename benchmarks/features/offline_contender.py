@@ -41,10 +41,10 @@ def main() -> None:
             seconds = min(seconds, perf_counter() - started)
         assert joined is not None
         rows = joined.num_rows
-    peak_mib = _peak_mib()
+    peak = peak_mib()
     if contender != TRAINING_SET:
         pq.write_table(joined, result)
-    print(json.dumps({"rows": rows, "seconds": seconds, "peak_mib": peak_mib}))
+    print(json.dumps({"rows": rows, "seconds": seconds, "peak_mib": peak}))
 
 
 def _training_set(settings: Settings) -> tuple[int, float]:
@@ -115,7 +115,7 @@ def _through_feast(settings: Settings, contender: str, members: int) -> Callable
     return lambda: feast.get_historical_features(entity_df=asked, features=references).to_arrow()
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """Return the most memory that this process ever held."""
     status = Path("/proc/self/status")
     if status.exists():  # what getrusage says may be the parent's

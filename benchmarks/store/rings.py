@@ -15,6 +15,7 @@ from sequence_store import Append, AppendOutcome, Entry, RedisRingStore, Ring
 from sequence_store.codec import Codec
 from sequence_store.columns import EntryColumns
 from sequence_store.keys import Keys
+from sequence_store.packed import CHANGES_FROM
 from sequence_store.registry import use_command
 from sequence_store.rings import Appends
 from sequence_store.rings import Rings as Batch
@@ -87,8 +88,10 @@ class Rings:
         """Return the command of that append, with the header that is there in the place of the new one."""
         append = Append(member, held.version, entry, None)
         change = change_of(append, TENANT, self.codec, self.capacity)
-        header = change.expected
-        patches = [(offset, data if offset > 0 else header + data[len(header) :]) for offset, data in change.patches]
+        header = {-1: change.expected, CHANGES_FROM: change.expected[CHANGES_FROM:]}
+        patches = [
+            (offset, header.get(offset, b"") + data[len(header.get(offset, b"")) :]) for offset, data in change.patches
+        ]
         # The store's own, so that the command is the same whatever its script is given.
         return self._store._append_command(
             member, held.version.generation, change._replace(patches=tuple(patches)), None
