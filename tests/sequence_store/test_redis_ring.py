@@ -12,7 +12,7 @@ import redis
 from contracts.errors import StoreError, StoreUnavailable
 from sequence_store import Append, AppendOutcome, Layout, RedisRingStore, Ring
 from sequence_store.codec import Codec
-from sequence_store.packed import HEADER_BYTES
+from sequence_store.packed import CHANGES_FROM, HEADER_BYTES
 from tests.sequence_store.golden_entries import FOLDER
 from tests.sequence_store.samples import DAY_MS, LAYOUT, NOW_MS, append_one, grow, make_entry, read_many, read_one
 
@@ -75,19 +75,23 @@ def test_an_append_prolongs_the_rings_life(redis_url: str, client: redis.Redis, 
 def test_an_append_changes_the_header_and_the_oldest_bytes_alone(redis_url: str, client: redis.Redis) -> None:
     store = open_store(redis_url, capacity=12)
     grow(store, 40)
+    in_place = 0
     for _ in range(30):
         before = value_of(client)
         append_one(store)
         after = value_of(client)
-        if before[5:9] == after[5:9]:  # not laid out anew
+        if before[5:7] == after[5:7]:  # the incarnation: not laid out anew
+            in_place += 1
             assert len(after) == len(before)
             changed = list(compress(range(len(after)), map(int.__ne__, before, after)))
+            assert min(changed) >= CHANGES_FROM
             room = len(after) - HEADER_BYTES
             of_frames = {place - HEADER_BYTES for place in changed if place >= HEADER_BYTES}
-            pointers = [int.from_bytes(value[13:17], "big") for value in (before, after)]
+            pointers = [int.from_bytes(value[19:23], "big") for value in (before, after)]
             frame = (pointers[1] - pointers[0]) % room
             assert {(place - pointers[0]) % room for place in of_frames} <= set(range(frame))
             assert frame < len(after) / 9
+    assert in_place > 20
 
 
 def test_reads_change_nothing(redis_url: str, client: redis.Redis) -> None:
