@@ -1,4 +1,4 @@
-"""Train on a workspace's training set and evaluate what was trained: ``python -m models train|evaluate|prompts``."""
+"""Train a deployment, evaluate what was trained, or fit any trajectories: ``python -m models COMMAND``."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     for command in commands.choices.values():
         command.add_argument("--spec", type=Path, required=True)
+    fitting = commands.add_parser("fit", help="fit trajectories of your own, without a deployment")
+    fitting.add_argument("settings", type=Path, help="YAML of the fit's settings (docs/training.md)")
+    fitting.add_argument("--trajectories", type=Path, required=True, help="folder that a TrajectoryWriter wrote")
+    fitting.add_argument("--out", type=Path, default=Path("runs"), help="where run folders go (default %(default)s)")
     chosen = parser.parse_args(arguments)
     console = Console(stderr=True)
     try:
@@ -43,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace, console: Console) -> dict[str, Any]:
+    if chosen.command == "fit":
+        from models.run import run_fit
+
+        return run_fit(chosen.settings, chosen.trajectories, chosen.out, console)
     spec = load_spec(chosen.spec)
     workspace = load_settings().workspace(spec.name)
     if chosen.command == "evaluate":

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from contracts.errors import LogError
 from contracts.settings import Workspace
@@ -19,6 +18,7 @@ from models.decision_table import TrainingSet
 from models.evaluation import Evaluation, evaluate
 from models.masking import MaskableColumns
 from models.policy import Policy
+from models.progress import fit_bar, progress_bar
 from models.run_log import close_run, open_run, tensorboard
 from models.training import Progress as FitProgress
 from models.training import fit
@@ -42,7 +42,7 @@ def train(spec: Spec, workspace: Workspace, console: Console) -> TrainingResult:
     """
     training_set = TrainingSet.open(workspace.training_set, spec)
     try:
-        with _bar(console) as bar:
+        with progress_bar(console) as bar:
             task = bar.add_task("encoding", total=3 * len(training_set.parts))
             data = prepare(training_set, workspace.trajectories, lambda: bar.advance(task))
         fingerprint = training_set.fingerprint
@@ -79,27 +79,20 @@ def fit_policy(
     also: Callable[[FitProgress], None] = lambda _: None,
 ) -> Policy:
     """Fit the Decision Transformer as ``spec`` says, with a progress bar. Raises ValueError as ``fit`` does."""
-    with _bar(console) as bar:
-        task = bar.add_task("training", total=None)
+    with fit_bar(console) as show:
 
-        def show(progress: FitProgress) -> None:
-            text = f"training  action loss {progress.action_loss:.3f}  return loss {progress.rtg_loss:.3f}"
-            bar.update(task, completed=progress.step, total=progress.steps, description=text)
+        def tell(progress: FitProgress) -> None:
+            show(progress)
             also(progress)
 
         return fit(
             data.trajectories,
             FitConfig.of(spec),
             members=data.train_members,
-            on_progress=show,
+            on_progress=tell,
             maskable=MaskableColumns.of(spec, data.encoder),
             checkpoints=checkpoints,
         )
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console)
 
 
 def _utility_metrics(data: TrainingData, spec: Spec) -> dict[str, dict[str, float]]:
