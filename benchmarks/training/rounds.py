@@ -53,7 +53,12 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._said,
             cwd=CHECKOUT,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": str(threads)},
+            # Threads wait as PyTorch's do where nobody set anything: only one contender works at a time.
+            env={
+                **{name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"},
+                "PYTHONPATH": str(CHECKOUT),
+                "OMP_NUM_THREADS": str(threads),
+            },
             text=True,
         )
 
