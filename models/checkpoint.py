@@ -40,7 +40,8 @@ def save_checkpoint(
     for name, parameter in model.named_parameters():
         for key, tensor in optimizer.state[parameter].items():
             tensors[f"optimizer.{key}.{name}"] = tensor
-    half = path.with_name(path.name + ".new")
+    # Two processes may run the same fit: each has its own half, and both write the same.
+    half = path.with_name(f"{path.name}.{os.getpid()}.new")
     save_file(tensors, half, {"state": json.dumps(asdict(state)), "identity": identity})
     with half.open("rb") as file:
         os.fsync(file.fileno())
@@ -56,16 +57,19 @@ def load_checkpoint(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata()
+            about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is no whole checkpoint ({error}); remove it to start anew") from None
-    if about["identity"] != identity:
+    if about.get("identity") != identity:
         raise ValueError(
             f"{path} is a checkpoint of another fit (settings, data or versions differ): remove it, or name another "
             "folder"
         )
-    model.load_state_dict(_under("model.", tensors))
+    try:
+        model.load_state_dict(_under("model.", tensors))
+    except RuntimeError as error:
+        raise ValueError(f"{path} was written by another release ({error}): remove it to start anew") from None
     for name, parameter in model.named_parameters():
         keys = [key.split(".")[1] for key in tensors if key.startswith("optimizer.") and key.split(".", 2)[2] == name]
         optimizer.state[parameter] = {key: tensors[f"optimizer.{key}.{name}"] for key in keys}

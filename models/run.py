@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from rich.console import Console
 
 from contracts.errors import LogError
@@ -28,7 +29,7 @@ def run_fit(settings: Path, data: Path, runs: Path, console: Console) -> dict[st
     last: list[Progress] = []
     try:
         trajectories = open_trajectories(data)
-        run = open_run(runs, config, identity_of(trajectories, config, trajectories.starts))
+        run = open_run(runs, config, identity_of(trajectories, config, np.arange(trajectories.members)))
         console.print(f"run: {run}", highlight=False, soft_wrap=True)
         with fit_bar(console) as show, tensorboard(run) as write:
 

@@ -78,8 +78,8 @@ def fit(
     checkpoints : folder for a checkpoint, written every 500 steps and after every epoch. If it holds one of the same
         fit, the fit goes on from there; a finished one is returned at once.
 
-    Raises ValueError if no row has a full look-ahead (and says why), early stopping has fewer than two members, or
-    ``checkpoints`` holds another fit's.
+    Raises ValueError if no row has a full look-ahead (and says why), early stopping has fewer than two members
+    or nothing to watch, or ``checkpoints`` holds another fit's.
     """
     training = config.training
     members = np.arange(trajectories.members) if members is None else np.asarray(members, np.int64)
@@ -91,6 +91,12 @@ def fit(
     ends = targets.ends(members)
     if len(ends) == 0:
         raise ValueError(trajectories.why_no_target(members, config.horizon))
+    watched_ends = targets.ends(watched)
+    if len(watched) and not len(watched_ends):
+        raise ValueError(
+            f"early stopping keeps {len(watched)} members apart, and none of them has a decision with a full "
+            "look-ahead: raise early_stopping.share, or do without"
+        )
     normalization = Normalization.fit(
         trajectories.states, trajectories.rewards, targets.returns, trajectories.rows_of(members), ends
     )
@@ -99,7 +105,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = DecisionTransformer(shape)
-        running = _Fit(model, batches, ends, targets.ends(watched), training, on_progress)
+        running = _Fit(model, batches, ends, watched_ends, training, on_progress)
         if checkpoints is not None:
             checkpoints.mkdir(parents=True, exist_ok=True)
             running.keep(checkpoints / CHECKPOINT, identity_of(trajectories, config, members))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from contracts.spec import EarlyStopping, Model, Training
 from models import training
@@ -16,7 +19,7 @@ from models.evaluation import evaluate
 from models.policy import Policy
 from models.prompts import make_prompts
 from models.training import CHECKPOINT, Progress, fit
-from models.trajectories import Trajectories
+from models.trajectories import Trajectories, split_members
 from models.trajectory_files import TrajectoryWriter, open_trajectories
 from tests.models.problems import two_arm_trajectories
 
@@ -117,6 +120,35 @@ def test_a_run_of_another_fit_is_refused(trajectories: Trajectories, tmp_path: P
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     with pytest.raises(ValueError, match="no whole checkpoint"):
         fit(trajectories, config_of(), members=np.arange(20), checkpoints=tmp_path)
+
+
+def test_a_checkpoint_that_is_none_or_of_another_release_is_named(trajectories: Trajectories, tmp_path: Path) -> None:
+    fit(trajectories, config_of(), members=np.arange(20), checkpoints=tmp_path)
+    checkpoint = tmp_path / CHECKPOINT
+    with safe_open(checkpoint, framework="pt") as file:
+        about = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del tensors["model.norm.weight"]
+    save_file(tensors, checkpoint, about)
+    with pytest.raises(ValueError, match="another release"):
+        fit(trajectories, config_of(), members=np.arange(20), checkpoints=tmp_path)
+    save_file(tensors, checkpoint)
+    with pytest.raises(ValueError, match="another fit"):
+        fit(trajectories, config_of(), members=np.arange(20), checkpoints=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_early_stopping_with_nothing_to_watch_says_so(trajectories: Trajectories) -> None:
+    rewards = trajectories.rewards.copy()
+    stopping = EarlyStopping(share=0.1)
+    apart = split_members(20, stopping.share, 0)[1]
+    rewards[trajectories.rows_of(apart)] = np.nan
+    with pytest.raises(ValueError, match="early stopping keeps 2 members apart"):
+        fit(
+            dataclasses.replace(trajectories, rewards=rewards),
+            config_of(early_stopping=stopping),
+            members=np.arange(20),
+        )
 
 
 class StoppedError(Exception):
