@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +18,7 @@ from models.batch import Batch
 from models.decision_transformer import DecisionTransformer
 from models.steps import Bools, Floats
 
+LEAST_PART = 16  # rows that a thread is woken for
 READ, CHOOSE = "read.onnx", "choose.onnx"
 """The exported passes, as ``models.export`` writes them."""
 
@@ -61,6 +64,7 @@ class EagerRuntime:
 class OnnxRuntime:
     """ONNX Runtime on the two graphs in ``folder``, with as many threads as PyTorch has (OMP_NUM_THREADS).
 
+    Each thread answers its own part of a batch: one operator shared by two threads is too small to gain by it.
     For models that hide earlier returns, the default; the others need as many passes as steps and stay with PyTorch.
     Raises the library's error where a graph cannot be read.
     """
@@ -70,10 +74,9 @@ class OnnxRuntime:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        self.threads = options.intra_op_num_threads = torch.get_num_threads()
-        options.inter_op_num_threads = 1
-        # Threads that wait sleep: a worker shares its cores with others.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self.threads - 1, "onnxruntime") if self.threads > 1 else None
         options.log_severity_level = 3
         self._context_length = context_length
         self._read, self._choose = (
@@ -86,14 +89,29 @@ class OnnxRuntime:
         """See Runtime. Raises ValueError if earlier returns are given, or more steps than the model's context."""
         if earlier is not None:
             raise ValueError("the exported model hides earlier returns; models that predict them run in PyTorch")
-        quantiles, *kept = self._read.run(None, batch_inputs(batch, self._context_length))
-        return quantiles, kept
+        answers = self._run(self._read, self._parts(batch_inputs(batch, self._context_length), len(batch.valid)))
+        return np.concatenate([quantiles for quantiles, *_ in answers]), [kept for _, *kept in answers]
 
-    def choose(self, kept: Sequence[Any], returns: Floats, eligible: Bools) -> Floats:
-        """See Runtime."""
-        feed = {"returns": returns, "allowed": eligible, **dict(zip(self._kept, kept, strict=True))}
-        probabilities: Floats = self._choose.run(None, feed)[0]
-        return probabilities
+    def choose(self, kept: Sequence[Sequence[Any]], returns: Floats, eligible: Bools) -> Floats:
+        """See Runtime. ``kept`` has an item for each part of the batch."""
+        parts = self._parts({"returns": returns, "allowed": eligible}, len(returns))
+        feeds = [
+            {**part, **dict(zip(self._kept, of_part, strict=True))} for part, of_part in zip(parts, kept, strict=True)
+        ]
+        return np.concatenate([probabilities for (probabilities,) in self._run(self._choose, feeds)])
+
+    def _parts(self, inputs: dict[str, np.ndarray], rows: int) -> list[dict[str, np.ndarray]]:
+        """Cut ``inputs`` of B rows into one part a thread, as equal as can be; few rows are one part."""
+        count = max(1, min(self.threads, rows // LEAST_PART))
+        edges = [rows * part // count for part in range(count + 1)]
+        return [
+            {name: value[first:last] for name, value in inputs.items()} for first, last in itertools.pairwise(edges)
+        ]
+
+    def _run(self, session: Any, feeds: Sequence[dict[str, Any]]) -> list[list[Any]]:
+        """Run ``session`` on every feed, the first in this thread; returns the outputs in order."""
+        others = [self._pool.submit(session.run, None, feed) for feed in feeds[1:]] if self._pool else []
+        return [session.run(None, feeds[0]), *(other.result() for other in others)]
 
 
 def batch_inputs(batch: Batch, context_length: int) -> dict[str, np.ndarray]:
