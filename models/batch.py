@@ -131,6 +131,10 @@ class Batch:
     gaps: Tensor  # float [B, T]
     valid: Tensor  # bool [B, T]
 
+    def at(self, rows: slice) -> Batch:
+        """Return some of the windows."""
+        return Batch(**{name: tensor[rows] for name, tensor in vars(self).items()})
+
 
 def build_batch(steps: Steps, normalization: Normalization) -> Batch:
     """Normalise ``steps`` and turn them into tensors.

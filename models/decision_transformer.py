@@ -4,9 +4,10 @@
 
 A step is (s, R, a, r). R tokens are leaves: each sees the history and its own state, and nothing but its own action
 head sees it. History is therefore s, a, r, and no true return can reach the quantiles of its own or any later step.
-So every answer comes in two passes over one set of weights: the history s_1 a_1 r_1 ... s_T (a_T and r_T would be
-seen by nobody) gives the quantiles and keeps its keys and values; the return tokens on top of them give the actions.
-Training asks for all T steps at once, serving for the last one.
+Serving answers in two passes: the history s_1 a_1 r_1 ... s_T (a_T and r_T would be seen by nobody) gives the
+quantiles of the last step and keeps its keys and values; the return token on top of them gives the action. Training,
+where returns are known, has both in one pass for all T steps. What a token may look at is a matter of its moment alone,
+so tokens stand by kind (a, r, s, R): what is read of the last layer is then one block, the last of all.
 
 With ``earlier_returns="predicted"`` the history also holds the model's own earlier predictions, s R^ a r as in eq. 4,
 made one after the other in training as in service (``predict_earlier``).
@@ -25,7 +26,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from models.batch import Batch
 
-KeysValues = tuple[Tensor, Tensor]  # each [B, heads, tokens, width / heads]
+KeysValues = tuple[Tensor, Tensor]  # each [B, tokens, d]
 ALL = slice(None)
 LANES = 16  # float32 numbers in a vector register of AVX-512; a multiple of any other's
 
@@ -72,8 +73,8 @@ class History(NamedTuple):
 
     quantiles: Tensor  # [B, n, R, M]
     hidden_states: Tensor  # [B, n, d]    h_s
-    cache: list[KeysValues]  # one a layer, k(T - 1) + 1 tokens: k = 3 a step, or 4 with earlier returns
-    attendable: Tensor  # bool [B, k(T - 1) + 1]
+    cache: list[KeysValues]  # one a layer, L tokens: k(T - 1) + 1 with k = 3 a step, or 4 with earlier returns
+    attendable: Tensor  # bool [B, L]
 
 
 class Attention(nn.Module):
@@ -89,23 +90,26 @@ class Attention(nn.Module):
         """Attend from the n tokens ``asked`` of x [B, L, d] under the additive ``mask`` [B, 1, n, past + L or more]."""
         width = x.shape[-1]
         if asked == ALL:
-            q, k, v = (self._by_head(part) for part in self.qkv(x).chunk(3, dim=-1))
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
-            q = self._by_head(F.linear(x[:, asked], weight[:width], bias[:width]))
-            k, v = (self._by_head(part) for part in F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1))
+            q = F.linear(x[:, asked], weight[:width], bias[:width])
+            k, v = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
         own: KeysValues = (k, v)
-        past_k, past_v = past or (k[:, :, :0], v[:, :, :0])
-        blank = k.new_zeros(*k.shape[:2], mask.shape[-1] - past_k.shape[2] - k.shape[2], k.shape[3])
-        k, v = torch.cat([past_k, k, blank], dim=2), torch.cat([past_v, v, blank], dim=2)
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=1), torch.cat([past[1], v], dim=1)
+        return self.out(self._attend(q, k, v, mask)), own
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Weighted sums of the values: [B, n, d] of q [B, n, d], and k and v [B, K, d]."""
+        if torch.compiler.is_exporting():
+            return torch.onnx.ops.attention(q, k, v, mask, q_num_heads=self.heads, kv_num_heads=self.heads)[0]
+        q, k, v = (part.view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (q, k, v))
+        if blank := mask.shape[-1] - k.shape[2]:
+            k, v = F.pad(k, (0, 0, 0, blank)), F.pad(v, (0, 0, 0, blank))
         # Written out: for so few tokens the fused kernels take twice the time, most of all going backward.
         weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3) + mask).softmax(dim=-1)
-        y = F.dropout(weights, self.dropout, self.training) @ v
-        return self.out(y.transpose(1, 2).flatten(2)), own
-
-    def _by_head(self, x: Tensor) -> Tensor:
-        """[B, L, d] -> [B, heads, L, d / heads]."""
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+        return (F.dropout(weights, self.dropout, self.training) @ v).transpose(1, 2).flatten(2)
 
 
 class Block(nn.Module):
@@ -151,9 +155,6 @@ class ActionHead(nn.Module):
 class DecisionTransformer(nn.Module):
     """Quantiles of the return-to-go, and the action that goes with a given return-to-go."""
 
-    itself: Tensor  # bool [tokens, tokens]
-    causal: Tensor  # bool [tokens, tokens]    True = may look
-
     def __init__(self, config: DecisionTransformerConfig) -> None:
         super().__init__()
         self.config = config
@@ -171,9 +172,6 @@ class DecisionTransformer(nn.Module):
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, config.n_rewards * len(config.quantiles))
         )
         self.action_head = ActionHead(config)
-        tokens = self.step_tokens * (config.context_length - 1) + 1
-        self.register_buffer("itself", torch.eye(tokens, dtype=torch.bool), persistent=False)
-        self.register_buffer("causal", torch.ones(tokens, tokens, dtype=torch.bool).tril(), persistent=False)
         self.apply(self._init)
 
     @staticmethod
@@ -184,9 +182,18 @@ class DecisionTransformer(nn.Module):
             nn.init.zeros_(module.bias)
 
     def forward(self, batch: Batch, returns: Tensor, earlier: Tensor | None = None) -> Outputs:
-        """Quantiles and logits of every step, conditioned on the returns [B, T, R] (normalised)."""
-        history = self.read(batch, earlier, last_only=False)
-        return Outputs(history.quantiles, self.choose(history, returns, batch.eligible))
+        """Quantiles and logits of every step, conditioned on the returns [B, T, R] (normalised): one pass."""
+        tokens, attendable = self._history_tokens(batch, earlier)
+        t = returns.shape[1]
+        x = self.drop(torch.cat([tokens, self._return_tokens(returns, t)], dim=1))
+        # No history looks at a return.
+        of_history = F.pad(self._history_looks(attendable), (0, t))
+        mask = _additive(torch.cat([of_history, self._returns_look(attendable, t)], dim=1), x.dtype)
+        asked = slice(-2 * t, None)
+        for block in self.blocks:
+            x, _ = block(x, mask, asked=asked if block is self.blocks[-1] else ALL)
+        h_state, h_return = self.norm(x).chunk(2, dim=1)
+        return Outputs(self._quantiles(h_state), self._logits(h_state, h_return, batch.eligible))
 
     @torch.no_grad()
     def predict_earlier(self, batch: Batch, ask: Callable[[Tensor], Tensor]) -> Tensor | None:
@@ -209,39 +216,27 @@ class DecisionTransformer(nn.Module):
         """
         x, attendable = self._history_tokens(batch, earlier)
         x = self.drop(x)
-        length = x.shape[1]
-        # A padded query may look at itself: a row without any key would give NaN.
-        allowed = self.causal[:length, :length] & (attendable[:, None, :] | self.itself[:length, :length])
-        mask = _additive(allowed, x.dtype)
-        states = slice(-1, None) if last_only else slice(None, None, self.step_tokens)
+        mask = _additive(self._history_looks(attendable), x.dtype)
+        asked = slice(-1 if last_only else -batch.valid.shape[1], None)
         cache = []
         for block in self.blocks:
             # Of the last layer only the states are read; the other tokens leave it their keys and values.
-            x, keys_values = block(x, mask, asked=states if block is self.blocks[-1] else ALL)
+            x, keys_values = block(x, mask, asked=asked if block is self.blocks[-1] else ALL)
             cache.append(keys_values)
         h_state = self.norm(x)
         return History(self._quantiles(h_state), h_state, cache, attendable)
 
     def choose(self, history: History, returns: Tensor, eligible: Tensor) -> Tensor:
         """Second pass: logits [B, n, A] of the last n steps, given returns [B, n, R] and eligible actions [B, n, A]."""
-        n, length = returns.shape[1], history.attendable.shape[1]
-        t = (length - 1) // self.step_tokens + 1
-        x = self.drop(self._return_tokens(returns, t))
-        # A leaf sees up to the state of its step, and itself.
-        upto_state = self.causal[: length : self.step_tokens][-n:, :length]
-        itself = self.itself[:n, :n].expand(x.shape[0], n, n)  # not len(x), a constant to an export
-        mask = _additive(torch.cat([upto_state & history.attendable[:, None, :], itself], dim=2), x.dtype)
+        x = self.drop(self._return_tokens(returns, self._steps(history.attendable)))
+        mask = _additive(self._returns_look(history.attendable, returns.shape[1]), x.dtype)
         for block, past in zip(self.blocks, history.cache, strict=True):
             x, _ = block(x, mask, past)
-        # Padding has no eligible action; the first one keeps its softmax defined.
-        first = torch.arange(eligible.shape[-1], device=x.device) == 0
-        eligible = eligible | (~eligible.any(dim=-1, keepdim=True) & first)
-        logits: Tensor = self.action_head(history.hidden_states, self.norm(x), eligible)
-        return logits
+        return self._logits(history.hidden_states, self.norm(x), eligible)
 
     def _history_tokens(self, batch: Batch, earlier: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Embed s_1 (R^_1) a_1 r_1 ... s_T: tokens [B, k(T - 1) + 1, d] and which may be attended to."""
-        b, t = batch.valid.shape
+        """Embed a, r, (R^) of all steps but the last, then s of all: tokens [B, L, d], and who may be looked at."""
+        t = batch.valid.shape[1]
         if t > self.config.context_length:
             raise ValueError(f"batch has {t} steps, context_length is {self.config.context_length}")
         if (earlier is None) != (self.config.earlier_returns == "hidden"):
@@ -249,19 +244,52 @@ class DecisionTransformer(nn.Module):
                 f"earlier_returns is {self.config.earlier_returns!r}: earlier is {'not ' * (earlier is None)}given"
             )
         state = torch.cat([batch.states, batch.eligible.to(batch.states.dtype), batch.gaps[..., None]], dim=-1)
-        parts = [self.embed_state(state), self.embed_action(batch.actions), self.embed_reward(batch.rewards)]
+        parts = [self.embed_action(batch.actions[:, :-1]), self.embed_reward(batch.rewards[:, :-1])]
         if earlier is not None:
-            parts.insert(1, self.embed_return(earlier))
-        k = self.step_tokens
-        tokens = torch.stack(parts, dim=2) + self._positions(t)[:, None]  # [B, T, k, d]
-        attendable = batch.valid[..., None].expand(b, t, k)
-        length = k * (t - 1) + 1
-        return tokens.reshape(b, k * t, -1)[:, :length], attendable.reshape(b, k * t)[:, :length]
+            parts.append(self.embed_return(earlier[:, :-1]))
+        position = self._positions(t)
+        tokens = torch.cat([*(part + position[:-1] for part in parts), self.embed_state(state) + position], dim=1)
+        return tokens, torch.cat([batch.valid[:, :-1]] * len(parts) + [batch.valid], dim=1)
 
     def _return_tokens(self, returns: Tensor, t: int) -> Tensor:
         """Embed the returns [B, n, R] of the last n of t steps."""
         embedded: Tensor = self.embed_return(returns)
         return embedded + self._positions(t)[-returns.shape[1] :]
+
+    def _history_looks(self, attendable: Tensor) -> Tensor:
+        """Which history each history token may look at: bool [B, L, L]."""
+        moments = self._moments(attendable)
+        # A padded query may look at itself: a row without any key would give NaN.
+        itself = torch.eye(len(moments), dtype=torch.bool, device=attendable.device)
+        return (moments <= moments[:, None]) & (attendable[:, None, :] | itself)
+
+    def _returns_look(self, attendable: Tensor, n: int) -> Tensor:
+        """Which history, then which return each return of the last n steps may look at: bool [B, n, L + n].
+
+        A leaf looks at what is there up to the state of its step, and at itself.
+        """
+        moments = self._moments(attendable)
+        history = (moments <= moments[-n:, None]) & attendable[:, None, :]
+        itself = torch.eye(n, dtype=torch.bool, device=attendable.device)
+        return torch.cat([history, itself.expand(history.shape[0], n, n)], dim=2)  # not len(), a constant to an export
+
+    def _moments(self, attendable: Tensor) -> Tensor:
+        """Place in s_1 (R^_1) a_1 r_1 s_2 ... of each of the L tokens of history: [L]."""
+        k, t = self.step_tokens, self._steps(attendable)
+        state = torch.arange(0, k * t, k, device=attendable.device)
+        after = {3: (1, 2), 4: (2, 3, 1)}[k]  # of a, r, (R^)
+        return torch.cat([*(state[:-1] + place for place in after), state])
+
+    def _steps(self, attendable: Tensor) -> int:
+        """T of a history of L tokens."""
+        return (attendable.shape[1] - 1) // self.step_tokens + 1
+
+    def _logits(self, h_state: Tensor, h_return: Tensor, eligible: Tensor) -> Tensor:
+        """Logits [B, n, A]. Padding has no eligible action; the first one keeps its softmax defined."""
+        first = torch.arange(eligible.shape[-1], device=eligible.device) == 0
+        eligible = eligible | (~eligible.any(dim=-1, keepdim=True) & first)
+        logits: Tensor = self.action_head(h_state, h_return, eligible)
+        return logits
 
     def _positions(self, t: int) -> Tensor:
         """Positions count from the end, so that the step to decide is always the last: [t, d]."""
@@ -303,9 +331,10 @@ def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """Turn bool [B, n, L] (True = may look) into what attention adds to its scores, for every layer: [B, 1, n, K].
 
     K is L rounded up to whole vector registers, with blanks that nobody may look at: softmax over 16 keys takes a
-    third of the time that it takes over 10.
+    third of the time that it takes over 10 (in PyTorch; an export does without).
     """
-    allowed = F.pad(allowed, (0, -allowed.shape[-1] % LANES))
+    if not torch.compiler.is_exporting():
+        allowed = F.pad(allowed, (0, -allowed.shape[-1] % LANES))
     return torch.zeros_like(allowed, dtype=dtype).masked_fill(~allowed, -torch.inf)[:, None]
 
 

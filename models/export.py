@@ -7,17 +7,20 @@ import dataclasses
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
 
 from models.batch import Batch
 from models.decision_transformer import DecisionTransformer, DecisionTransformerConfig, History
 from models.runtime import CHOOSE, READ
 
-OPSET = 20  # the first with Gelu
+OPSET = 23  # the first with Attention, as one operator
 
 
 def can_export(config: DecisionTransformerConfig) -> bool:
@@ -54,6 +57,19 @@ class _Choose(nn.Module):
         return probabilities.masked_fill(~allowed, 0.0)
 
 
+class _FlatLinear(TorchFunctionMode):
+    """Makes of every linear map a matrix product of two dimensions: ONNX Runtime adds the bias within those alone."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Answer for ``func``."""
+        if func is not F.linear:
+            return func(*args, **(kwargs or {}))
+        x, weight, bias = args
+        return torch.addmm(bias, x.flatten(0, -2), weight.t()).view(*x.shape[:-1], len(weight))
+
+
 def export_onnx(model: DecisionTransformer, folder: Path) -> None:
     """Write both graphs into ``folder``, for batches of any size and windows of ``context_length`` steps.
 
@@ -83,7 +99,7 @@ def export_onnx(model: DecisionTransformer, folder: Path) -> None:
 
 
 def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
-    with _quiet():
+    with _quiet(), _FlatLinear():
         torch.onnx.export(
             module,
             tuple(inputs.values()),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from contracts.spec import Training
-from models.batch import Normalization
+from models.batch import Batch, Normalization
 from models.checkpoint import FitState, load_checkpoint, save_checkpoint
 from models.config import FitConfig, dump_fit_config
 from models.decision_transformer import DecisionTransformer, action_loss, pinball_loss
@@ -216,18 +216,29 @@ class _Fit:
 
     def _losses(self, mini_batch: MiniBatch, predicted_returns: float) -> tuple[Tensor, Tensor]:
         """Loss of the actions and of the quantiles; in a share of the windows actions go with predicted returns."""
-        batch, levels = mini_batch.batch, self.model.config.quantiles
-        level = torch.randint(len(levels), (len(batch.valid), mini_batch.returns.shape[2], 1))
+        batch, returns, levels = mini_batch.batch, mini_batch.returns, self.model.config.quantiles
+        level = torch.randint(len(levels), (len(batch.valid), returns.shape[2], 1))
+        # Windows are in random order: the first ones are as good as any. Stochastic rounding keeps the share, and the
+        # number one of two (a library that compiles a kernel for each shape would do so at every step otherwise).
+        served = slice(int(len(batch.valid) * predicted_returns + torch.rand(()).item()))
         with self._precision():
             earlier = self.model.predict_earlier(batch, lambda q: q.float().gather(-1, level)[..., 0])
-            history = self.model.read(batch, earlier, last_only=False)
-            quantiles = history.quantiles.float()
-            asked = _mix_predicted(mini_batch.returns, quantiles.detach(), level, predicted_returns)
-            logits = self.model.choose(history, asked, batch.eligible).float()
+            asked = returns
+            if served.stop:
+                of_served = None if earlier is None else earlier[served]
+                asked = returns.clone()
+                asked[served] = self._predicted(batch.at(served), level[served], of_served)
+            quantiles, logits = (each.float() for each in self.model(batch, asked, earlier))
         return (
             action_loss(logits, batch.actions, mini_batch.weight),
-            pinball_loss(quantiles, mini_batch.returns, levels, mini_batch.weight),
+            pinball_loss(quantiles, returns, levels, mini_batch.weight),
         )
+
+    @torch.no_grad()
+    def _predicted(self, batch: Batch, level: Tensor, earlier: Tensor | None) -> Tensor:
+        """Returns [B, T, R] that the model itself predicts, at the quantiles of index ``level`` [B, R, 1]."""
+        quantiles = self.model.read(batch, earlier, last_only=False).quantiles.float()
+        return quantiles.gather(-1, level[:, None].expand((*quantiles.shape[:3], 1)))[..., 0]
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
@@ -254,15 +265,6 @@ class _Fit:
         stopping = self.training.early_stopping
         epoch = self.state.step // self.steps_per_epoch
         return stopping is not None and len(self.watched) > 0 and epoch - self.state.best_epoch >= stopping.patience
-
-
-def _mix_predicted(true: Tensor, quantiles: Tensor, level: Tensor, share: float) -> Tensor:
-    """Returns [B, T, R] to condition actions on: the true ones, but in a share of windows a predicted quantile.
-
-    ``level`` [B, R, 1] is the index of the quantile, drawn for the window and reward.
-    """
-    predicted = quantiles.gather(-1, level[:, None].expand((*quantiles.shape[:3], 1)))[..., 0]
-    return torch.where(torch.rand(len(true), 1, 1) < share, predicted, true)
 
 
 def _parameter_groups(model: DecisionTransformer, weight_decay: float) -> list[dict[str, object]]:
