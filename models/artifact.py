@@ -27,13 +27,13 @@ from models.encoding import StateEncoder
 from models.export import can_export, export_onnx
 from models.files import check_hashes, read_json, sha256, staging, write_json
 from models.policy import Policy
-from models.runtime import CHOOSE, READ, EagerRuntime, OnnxRuntime, Runtime
+from models.runtime import DECIDE, EagerRuntime, OnnxRuntime, Runtime
 from models.utility import UtilityModel
 
-FORMAT = 3
+FORMAT = 4
 HASHED = ("model.safetensors", "utility.safetensors", "spec.yaml", "normalization.json", "metrics.json")
-EXPORTED = (READ, CHOOSE)
-"""The graphs of ONNX Runtime, where the spec asks for it and the model can be exported."""
+EXPORTED = (DECIDE,)
+"""The graph of ONNX Runtime, where the spec asks for it and the model can be exported."""
 FILES = (*HASHED, *EXPORTED, "manifest.json")
 
 
@@ -176,7 +176,7 @@ def check_spec(artifact: Artifact, spec: Spec) -> None:
 
 
 def is_exported(spec: Spec, config: DecisionTransformerConfig) -> bool:
-    """Whether an artifact of this spec and model holds the graphs of ONNX Runtime, and is served with them."""
+    """Whether an artifact of this spec and model holds the graph of ONNX Runtime, and is served with it."""
     return spec.serving.runtime == "onnx" and can_export(config)
 
 
@@ -185,7 +185,7 @@ def _runtime(spec: Spec, model: DecisionTransformer, folder: Path) -> Runtime:
         try:
             return OnnxRuntime(folder, model.config.context_length)
         except Exception as error:  # ONNX Runtime's own errors have no common base but this
-            raise ArtifactError(f"{folder}: ONNX Runtime cannot read {READ} or {CHOOSE}: {error}") from error
+            raise ArtifactError(f"{folder}: ONNX Runtime cannot read {DECIDE}: {error}") from error
     return EagerRuntime(model, torch.bfloat16 if spec.serving.runtime == "eager_bfloat16" else torch.float32)
 
 

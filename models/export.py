@@ -1,4 +1,4 @@
-"""Export of a trained model to ONNX: one graph for each of its two passes, for the last step of every window."""
+"""Export of a trained model to ONNX: one graph for both passes, for the last step of every window."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 from models.batch import Batch
-from models.decision_transformer import DecisionTransformer, DecisionTransformerConfig, History
-from models.runtime import CHOOSE, READ
+from models.decision_transformer import DecisionTransformer, DecisionTransformerConfig
+from models.runtime import DECIDE, wanted_return
 
 OPSET = 23  # the first with Attention, as one operator
 
@@ -28,33 +28,21 @@ def can_export(config: DecisionTransformerConfig) -> bool:
     return config.earlier_returns == "hidden"
 
 
-class _Read(nn.Module):
-    """First pass: the batch's fields in; quantiles [B, R, M], h_s [B, 1, d], attendable and the cache out."""
+class _Decide(nn.Module):
+    """Both passes: a batch's fields and what is wanted in; quantiles [B, R, M] and probabilities [B, A] out."""
 
     def __init__(self, model: DecisionTransformer) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, *fields: Tensor) -> tuple[Tensor, ...]:
-        history = self.model.read(Batch(*fields), last_only=True)
-        cache = [each for keys_values in history.cache for each in keys_values]
-        return history.quantiles[:, 0], history.hidden_states, history.attendable, *cache
-
-
-class _Choose(nn.Module):
-    """Second pass: returns [B, R], eligible [B, A] and what the first kept in; probabilities [B, A] out."""
-
-    def __init__(self, model: DecisionTransformer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        returns, allowed, hidden_states, attendable, *cache = inputs
-        pairs = list(zip(cache[::2], cache[1::2], strict=True))
-        history = History(hidden_states, hidden_states, pairs, attendable)  # the quantiles are not read again
-        probabilities = self.model.choose(history, returns[:, None], allowed[:, None])[:, 0].softmax(dim=-1)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        *fields, weights, offset = inputs
+        batch = Batch(*fields)
+        history = self.model.read(batch, last_only=True)
+        quantiles, allowed = history.quantiles[:, 0], batch.eligible[:, -1:]
+        logits = self.model.choose(history, wanted_return(quantiles, weights, offset)[:, None], allowed)
         # ONNX Runtime's exponential of -inf is not quite 0.
-        return probabilities.masked_fill(~allowed, 0.0)
+        return quantiles, logits[:, 0].softmax(dim=-1).masked_fill(~allowed[:, 0], 0.0)
 
 
 class _FlatLinear(TorchFunctionMode):
@@ -71,7 +59,7 @@ class _FlatLinear(TorchFunctionMode):
 
 
 def export_onnx(model: DecisionTransformer, folder: Path) -> None:
-    """Write both graphs into ``folder``, for batches of any size and windows of ``context_length`` steps.
+    """Write the graph into ``folder``, for batches of any size and windows of ``context_length`` steps.
 
     Raises ValueError if the model's configuration cannot be exported.
     """
@@ -87,25 +75,16 @@ def export_onnx(model: DecisionTransformer, folder: Path) -> None:
         gaps=torch.zeros(b, t),
         valid=torch.ones(b, t, dtype=torch.bool),
     )
-    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    kept_names = ["hidden_states", "attendable"]
-    kept_names += [f"{kind}_{layer}" for layer in range(config.layers) for kind in ("keys", "values")]
-    read, choose = _Read(model).eval(), _Choose(model).eval()
-    with torch.no_grad():
-        _, *kept = read(*fields.values())
-    _export(read, fields, ["quantiles", *kept_names], folder / READ)
-    asked = {"returns": torch.zeros(b, config.n_rewards), "allowed": torch.ones(b, config.n_actions, dtype=torch.bool)}
-    _export(choose, {**asked, **dict(zip(kept_names, kept, strict=True))}, ["probabilities"], folder / CHOOSE)
-
-
-def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
+    inputs = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    inputs["weights"] = torch.zeros(b, config.n_rewards, len(config.quantiles))
+    inputs["offset"] = torch.zeros(b, config.n_rewards)
     with _quiet(), _FlatLinear():
         torch.onnx.export(
-            module,
+            _Decide(model).eval(),
             tuple(inputs.values()),
-            path,
+            folder / DECIDE,
             input_names=list(inputs),
-            output_names=outputs,
+            output_names=["quantiles", "probabilities"],
             opset_version=OPSET,
             dynamic_shapes=(tuple({0: torch.export.Dim("batch")} for _ in inputs),),
             external_data=False,

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from models.batch import Normalization, build_batch
 from models.decision_transformer import DecisionTransformer
 from models.history import PastSteps
-from models.prompts import Asked, Prompts, as_prompts, prompted_returns
-from models.runtime import EagerRuntime, Runtime
+from models.prompts import Asked, Prompts, as_prompts, level_weights, prompted_returns
+from models.runtime import EagerRuntime, Runtime, Wanted
 from models.steps import Floats, Ints, Steps
 
 
@@ -122,13 +121,16 @@ class Policy:
         if self.model.training:
             self.model.eval()
         batch = build_batch(steps, self.normalization)
-        earlier = self.model.predict_earlier(batch, lambda q: torch.from_numpy(self._predicted(q, prompts)))
+        wanted = self._wanted(prompts)
+        earlier = self.model.predict_earlier(batch, wanted.of)
+        if returns is not None:
+            wanted = Wanted(np.zeros_like(wanted.weights), self._scaled(returns))
         runtime = self.runtime or EagerRuntime(self.model)
-        scaled, kept = runtime.read(batch, earlier)
+        scaled, probabilities = runtime.answer(batch, earlier, wanted)
         quantiles = self.normalization.returns_from_model(scaled)
-        asked = self._asked(prompts, quantiles) if returns is None else returns
-        probabilities = runtime.choose(kept, self._scaled(asked), batch.eligible[:, -1].numpy())
-        return Decisions(probabilities, quantiles, asked)
+        if returns is None:
+            returns = prompted_returns(prompts, quantiles, self.model.config.quantiles)
+        return Decisions(probabilities, quantiles, returns)
 
     def save(self, folder: Path) -> None:
         """Write the policy to ``folder``: safetensors and JSON, no pickle. A policy that is there is replaced whole.
@@ -146,11 +148,12 @@ class Policy:
 
         return load_policy(folder)
 
-    def _asked(self, prompts: Prompts, quantiles: Floats) -> Floats:
-        return prompted_returns(prompts, quantiles, self.model.config.quantiles)
-
-    def _predicted(self, quantiles: Tensor, prompts: Prompts) -> Floats:
-        return self._scaled(self._asked(prompts, self.normalization.returns_from_model(quantiles.numpy())))
+    def _wanted(self, prompts: Prompts) -> Wanted:
+        learned = self.model.config.quantiles
+        by_level = np.isnan(prompts.values)
+        weights = level_weights(learned, np.where(by_level, prompts.levels, learned[0]))
+        weights[~by_level] = 0.0
+        return Wanted(weights, self._scaled(np.where(by_level, self.normalization.return_mean, prompts.values)))
 
     def _scaled(self, returns: Floats) -> Floats:
         scaled: Floats = (returns - self.normalization.return_mean) / self.normalization.return_scale

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from contracts.errors import SpecError
 from contracts.spec import Absolute, Prompt, Spec, nearest
-from models.steps import Floats
+from models.steps import Floats, Ints
 
 Values = NDArray[np.float64]
 
@@ -125,19 +125,31 @@ def interpolate(quantiles: Floats, learned: Sequence[float], levels: Values) -> 
     learned : M levels, rising
     levels : [...] in (0, 1)
     """
+    lower, upper, share = _neighbours(learned, levels)
+    rows = quantiles.reshape(-1, len(learned))
+    each = np.arange(len(rows)).reshape(upper.shape)
+    low, high = rows[each, lower].astype(np.float64), rows[each, upper].astype(np.float64)
+    return np.clip(share * low + (1.0 - share) * high, low, high).astype(np.float32)
+
+
+def level_weights(learned: Sequence[float], levels: Values) -> Floats:
+    """Weights [..., M] of the learned levels in the interpolation at ``levels`` [...]: one 1 at a learned level."""
+    lower, upper, share = _neighbours(learned, levels)
+    weights = np.zeros((*levels.shape, len(learned)), np.float32)
+    np.put_along_axis(weights, upper[..., None], (1.0 - share)[..., None], axis=-1)
+    # With one learned level both neighbours are it.
+    np.put_along_axis(weights, lower[..., None], np.where(lower < upper, share, 1.0)[..., None], axis=-1)
+    return weights
+
+
+def _neighbours(learned: Sequence[float], levels: Values) -> tuple[Ints, Ints, Values]:
+    """The learned levels below and above each level, as indices, and the lower one's share: exactly 0 or 1 at one."""
     grid = np.asarray(learned, dtype=np.float64)
     alpha = np.clip(levels, grid[0], grid[-1])
     upper = np.clip(np.searchsorted(grid, alpha, side="left"), 1 if len(grid) > 1 else 0, len(grid) - 1)
     lower = np.maximum(upper - 1, 0)
     width = np.where(upper > lower, grid[upper] - grid[lower], 1.0)
-    share = (grid[upper] - alpha) / width  # lambda_alpha
-    rows = quantiles.reshape(-1, len(grid))
-    each = np.arange(len(rows)).reshape(upper.shape)
-    low, high = rows[each, lower].astype(np.float64), rows[each, upper].astype(np.float64)
-    between = share * low + (1.0 - share) * high
-    # Exact at learned levels, where the weighted sum could differ in the last bit.
-    exact = np.where(alpha == grid[upper], high, np.where(alpha == grid[lower], low, between))
-    return np.clip(exact, low, high).astype(np.float32)
+    return lower, upper, (grid[upper] - alpha) / width  # the share is lambda_alpha
 
 
 def prompted_returns(prompts: Prompts, quantiles: Floats, learned: Sequence[float]) -> Floats:

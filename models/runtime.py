@@ -1,14 +1,13 @@
-"""What runs a trained model's two passes in service: PyTorch itself, or ONNX Runtime on the model's export."""
+"""What runs a trained model in service: PyTorch itself, or ONNX Runtime on the model's export."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import itertools
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,22 +15,38 @@ from torch import Tensor
 
 from models.batch import Batch
 from models.decision_transformer import DecisionTransformer
-from models.steps import Bools, Floats
+from models.steps import Floats
 
 LEAST_PART = 16  # rows that a thread is woken for
-READ, CHOOSE = "read.onnx", "choose.onnx"
-"""The exported passes, as ``models.export`` writes them."""
+DECIDE = "decide.onnx"
+"""The exported model, as ``models.export`` writes it."""
+
+
+class Wanted(NamedTuple):
+    """The return each decision is to be made for, as a linear map of its own predicted quantiles, in normalised units.
+
+    Interpolation between learned levels is one (eq. 10); an absolute return is an offset alone.
+    """
+
+    weights: Floats  # [B, R, M]
+    offset: Floats  # [B, R]
+
+    def of(self, quantiles: Tensor) -> Tensor:
+        """Return what is wanted of ``quantiles`` [B, R, M]: [B, R]."""
+        weights, offset = (torch.from_numpy(each).to(quantiles.dtype) for each in self)
+        return wanted_return(quantiles, weights, offset)
+
+
+def wanted_return(quantiles: Tensor, weights: Tensor, offset: Tensor) -> Tensor:
+    """Apply the map of ``Wanted``."""
+    return (weights * quantiles).sum(dim=-1) + offset
 
 
 class Runtime(Protocol):
-    """Runs both passes for the last step of every window, in normalised units; the prompt goes in between."""
+    """Decides the last step of every window, in normalised units."""
 
-    def read(self, batch: Batch, earlier: Tensor | None) -> tuple[Floats, Any]:
-        """First pass: quantiles [B, R, M], and what the second needs."""
-        ...
-
-    def choose(self, kept: Any, returns: Floats, eligible: Bools) -> Floats:
-        """Second pass: probabilities [B, A] at returns [B, R] under eligible [B, A]; exactly 0 where not eligible."""
+    def answer(self, batch: Batch, earlier: Tensor | None, wanted: Wanted) -> tuple[Floats, Floats]:
+        """Quantiles [B, R, M], and probabilities [B, A] at the returns wanted; exactly 0 where not eligible."""
         ...
 
 
@@ -44,29 +59,24 @@ class EagerRuntime:
         self._dtype = dtype
 
     @torch.inference_mode()
-    def read(self, batch: Batch, earlier: Tensor | None) -> tuple[Floats, Any]:
+    def answer(self, batch: Batch, earlier: Tensor | None, wanted: Wanted) -> tuple[Floats, Floats]:
         """See Runtime."""
         if self._dtype != torch.float32:
             fields = {name: getattr(batch, name).to(self._dtype) for name in ("states", "rewards", "gaps")}
             batch = dataclasses.replace(batch, **fields)
             earlier = None if earlier is None else earlier.to(self._dtype)
         history = self._model.read(batch, earlier, last_only=True)
-        return history.quantiles[:, 0].float().numpy(), history
-
-    @torch.inference_mode()
-    def choose(self, kept: Any, returns: Floats, eligible: Bools) -> Floats:
-        """See Runtime."""
-        asked, allowed = torch.from_numpy(returns).to(self._dtype)[:, None], torch.from_numpy(eligible)[:, None]
-        probabilities: Floats = self._model.choose(kept, asked, allowed)[:, 0].float().softmax(dim=-1).numpy()
-        return probabilities
+        quantiles = history.quantiles[:, 0]
+        logits = self._model.choose(history, wanted.of(quantiles)[:, None], batch.eligible[:, -1:])
+        return quantiles.float().numpy(), logits[:, 0].float().softmax(dim=-1).numpy()
 
 
 class OnnxRuntime:
-    """ONNX Runtime on the two graphs in ``folder``, with as many threads as PyTorch has (OMP_NUM_THREADS).
+    """ONNX Runtime on the graph in ``folder``, with as many threads as PyTorch has (OMP_NUM_THREADS).
 
     Each thread answers its own part of a batch: one operator shared by two threads is too small to gain by it.
     For models that hide earlier returns, the default; the others need as many passes as steps and stay with PyTorch.
-    Raises the library's error where a graph cannot be read.
+    Raises the library's error where the graph cannot be read.
     """
 
     def __init__(self, folder: Path, context_length: int) -> None:
@@ -75,47 +85,32 @@ class OnnxRuntime:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
         self.threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self.threads - 1, "onnxruntime") if self.threads > 1 else None
-        options.log_severity_level = 3
         self._context_length = context_length
-        self._read, self._choose = (
-            onnxruntime.InferenceSession(folder / name, options, providers=["CPUExecutionProvider"])
-            for name in (READ, CHOOSE)
-        )
-        self._kept = [output.name for output in self._read.get_outputs()][1:]
+        self._session = onnxruntime.InferenceSession(folder / DECIDE, options, providers=["CPUExecutionProvider"])
 
-    def read(self, batch: Batch, earlier: Tensor | None) -> tuple[Floats, Any]:
+    def answer(self, batch: Batch, earlier: Tensor | None, wanted: Wanted) -> tuple[Floats, Floats]:
         """See Runtime. Raises ValueError if earlier returns are given, or more steps than the model's context."""
         if earlier is not None:
             raise ValueError("the exported model hides earlier returns; models that predict them run in PyTorch")
-        answers = self._run(self._read, self._parts(batch_inputs(batch, self._context_length), len(batch.valid)))
-        return np.concatenate([quantiles for quantiles, *_ in answers]), [kept for _, *kept in answers]
+        inputs = batch_inputs(batch, self._context_length) | wanted._asdict()
+        parts = [{name: value[rows] for name, value in inputs.items()} for rows in self._parts(len(wanted.offset))]
+        others = [self._pool.submit(self._session.run, None, part) for part in parts[1:]] if self._pool else []
+        answers = [self._session.run(None, parts[0]), *(other.result() for other in others)]
+        quantiles, probabilities = (np.concatenate(each) for each in zip(*answers, strict=True))
+        return quantiles, probabilities
 
-    def choose(self, kept: Sequence[Sequence[Any]], returns: Floats, eligible: Bools) -> Floats:
-        """See Runtime. ``kept`` has an item for each part of the batch."""
-        parts = self._parts({"returns": returns, "allowed": eligible}, len(returns))
-        feeds = [
-            {**part, **dict(zip(self._kept, of_part, strict=True))} for part, of_part in zip(parts, kept, strict=True)
-        ]
-        return np.concatenate([probabilities for (probabilities,) in self._run(self._choose, feeds)])
-
-    def _parts(self, inputs: dict[str, np.ndarray], rows: int) -> list[dict[str, np.ndarray]]:
-        """Cut ``inputs`` of B rows into one part a thread, as equal as can be; few rows are one part."""
+    def _parts(self, rows: int) -> list[slice]:
+        """Cut B rows into one part a thread, as equal as can be; few rows are one part."""
         count = max(1, min(self.threads, rows // LEAST_PART))
         edges = [rows * part // count for part in range(count + 1)]
-        return [
-            {name: value[first:last] for name, value in inputs.items()} for first, last in itertools.pairwise(edges)
-        ]
-
-    def _run(self, session: Any, feeds: Sequence[dict[str, Any]]) -> list[list[Any]]:
-        """Run ``session`` on every feed, the first in this thread; returns the outputs in order."""
-        others = [self._pool.submit(session.run, None, feed) for feed in feeds[1:]] if self._pool else []
-        return [session.run(None, feeds[0]), *(other.result() for other in others)]
+        return [slice(first, last) for first, last in itertools.pairwise(edges)]
 
 
 def batch_inputs(batch: Batch, context_length: int) -> dict[str, np.ndarray]:
-    """Return the inputs of the first graph: a batch padded on the left to ``context_length`` steps.
+    """Return the graph's inputs: a batch padded on the left to ``context_length`` steps.
 
     Raises ValueError if it has more.
     """

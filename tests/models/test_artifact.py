@@ -16,7 +16,7 @@ from contracts.errors import ArtifactError
 from contracts.spec import Serving
 from models.artifact import FILES, Artifact, load_artifact, newest_artifact, save_artifact
 from models.prompts import make_prompts
-from models.runtime import CHOOSE, READ, EagerRuntime, OnnxRuntime
+from models.runtime import DECIDE, EagerRuntime, OnnxRuntime
 from models.steps import Steps
 from tests.models.problems import random_steps
 from tests.serve.deployment import untrained_artifact
@@ -129,9 +129,9 @@ def test_metrics_that_are_not_finite_become_null(made: Artifact, tmp_path: Path)
 
 
 @pytest.mark.parametrize("runtime", ["eager", "eager_bfloat16"])
-def test_an_artifact_served_by_pytorch_holds_no_graphs(made: Artifact, tmp_path: Path, runtime: str) -> None:
+def test_an_artifact_served_by_pytorch_holds_no_graph(made: Artifact, tmp_path: Path, runtime: str) -> None:
     place = save(served(made, Serving(runtime=runtime)), tmp_path)  # type: ignore[arg-type]
-    assert sorted(path.name for path in place.iterdir()) == sorted(set(FILES) - {READ, CHOOSE})
+    assert sorted(path.name for path in place.iterdir()) == sorted(set(FILES) - {DECIDE})
     loaded = load_artifact(place)
     assert isinstance(loaded.policy.runtime, EagerRuntime)
     prompts = make_prompts(made.spec.reward_names, [made.spec.prompt] * 16)
@@ -140,10 +140,10 @@ def test_an_artifact_served_by_pytorch_holds_no_graphs(made: Artifact, tmp_path:
     assert (before.probabilities == after.probabilities).all() == (runtime == "eager")
 
 
-def test_graphs_that_onnx_runtime_cannot_read_are_named(saved: Path) -> None:
-    (saved / READ).write_bytes(b"no graph")
+def test_a_graph_that_onnx_runtime_cannot_read_is_named(saved: Path) -> None:
+    (saved / DECIDE).write_bytes(b"no graph")
     manifest = json.loads((saved / "manifest.json").read_text())
-    manifest["sha256"][READ] = hashlib.sha256(b"no graph").hexdigest()
+    manifest["sha256"][DECIDE] = hashlib.sha256(b"no graph").hexdigest()
     (saved / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ArtifactError, match=r"read\.onnx"):
+    with pytest.raises(ArtifactError, match=r"decide\.onnx"):
         load_artifact(saved)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.spec import Absolute
-from models.prompts import Prompts, interpolate, make_prompts, prompted_returns
+from models.prompts import Prompts, interpolate, level_weights, make_prompts, prompted_returns
 
 pytestmark = pytest.mark.unit
 
@@ -38,6 +38,20 @@ def test_between_learned_levels_it_is_linear_as_in_equation_10(quantiles: list[f
 def test_a_higher_level_never_gives_less(quantiles: list[float], levels: tuple[float, float]) -> None:
     values = np.array(quantiles, np.float32)
     assert at(min(levels), values) <= at(max(levels), values)
+
+
+@given(quantiles=rising, level=st.one_of(st.sampled_from(LEARNED), st.floats(0.001, 0.999)))
+def test_weights_of_the_levels_interpolate_alike(quantiles: list[float], level: float) -> None:
+    values, weights = np.array(quantiles, np.float32), level_weights(LEARNED, np.array([level]))[0]
+    assert float(weights.sum()) == pytest.approx(1.0)
+    within = 1e-5 * (1.0 + float(np.abs(values).max()))
+    assert float(weights @ values) == pytest.approx(at(level, values), abs=within)
+    if level in LEARNED:
+        assert sorted(weights.tolist()) == [0.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def test_weights_of_a_single_level_are_one() -> None:
+    np.testing.assert_array_equal(level_weights((0.5,), np.array([0.1, 0.5, 0.9])), [[1.0]] * 3)
 
 
 def test_beyond_the_learned_levels_it_is_clamped() -> None:
