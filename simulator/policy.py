@@ -9,6 +9,7 @@ import numpy as np
 
 from simulator.arrays import FloatArray, IntArray
 from simulator.candidates import ACTIONS, BADGE, NONE, PUSH
+from simulator.clock import DAY_S
 from simulator.observation import Observation, feature
 
 
@@ -40,6 +41,9 @@ class ThresholdPolicy:
     and ``too_soon`` for a send just now, fading over ``soon_hours``. Above ``push_above`` it pushes, above
     ``badge_above`` it badges (also where the push is not eligible), else it stays silent. With probability ``epsilon``
     it takes any eligible action instead, each as likely as the other.
+
+    Both thresholds rise and fall by ``swing`` over about ``swing_days``, each member's at a pace of its own, as they do
+    where a budget is spread over a week. No feature says how high they stand; what was done of late does.
     """
 
     push_above: float = 0.60
@@ -48,6 +52,8 @@ class ThresholdPolicy:
     too_soon: float = 0.12
     soon_hours: float = 6.0
     epsilon: float = 0.1
+    swing: float = 0.05
+    swing_days: float = 7.0
 
     def score(self, observation: Observation) -> FloatArray:
         """Return the visible score of each member's top-1 candidate, shape (N,)."""
@@ -55,9 +61,18 @@ class ThresholdPolicy:
         sends = feature(observation, "sends_24h").astype(np.float64)
         return observation["relevance"] - self.per_send * sends - self.too_soon * np.exp(-wait / self.soon_hours)
 
+    def raised(self, observation: Observation) -> FloatArray:
+        """Return how much higher than usual each member's thresholds stand now, shape (N,), within +-swing."""
+        member = np.arange(len(observation["type"]))
+        days = observation["decided_at_ms"] / (1000.0 * DAY_S)
+        # Multiples of the plastic number's inverse and its square: pairs spread evenly, however many members.
+        pace = 0.75 + 0.5 * (member * 0.7548776662466927 % 1.0)
+        turns = days / (self.swing_days * pace) + member * 0.5698402909980532 % 1.0
+        return np.asarray(self.swing * np.sin(2.0 * np.pi * turns), dtype=np.float64)
+
     def probabilities(self, observation: Observation) -> FloatArray:
         """Return the exact probability of each action, exploration included, shape (N, len(ACTIONS))."""
-        score = self.score(observation)
+        score = self.score(observation) - self.raised(observation)
         push = (score > self.push_above) & (observation["eligible"][:, PUSH] == 1)
         wanted = np.where(push, PUSH, np.where(score > self.badge_above, BADGE, NONE))
         greedy = _certain(_fall_back(wanted, observation))

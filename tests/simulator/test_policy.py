@@ -55,11 +55,30 @@ def test_probabilities_sum_to_one_over_the_eligible_actions(
 
 
 def test_thresholds_choose_among_push_badge_and_none() -> None:
-    policy = ThresholdPolicy(epsilon=0.0)
+    policy = ThresholdPolicy(epsilon=0.0, swing=0.0)
     assert policy.probabilities(seen(0.9)).argmax(axis=1).tolist() == [NONE, BADGE, PUSH, PUSH]
     assert policy.probabilities(seen(0.58)).argmax(axis=1).tolist() == [NONE, BADGE, NONE, BADGE]
     assert policy.probabilities(seen(0.3)).argmax(axis=1).tolist() == [NONE, NONE, NONE, NONE]
     assert policy.probabilities(seen(0.9, sends_24h=20)).argmax(axis=1).tolist() == [NONE] * 4
+
+
+def test_thresholds_swing_about_their_mean_each_member_at_its_own_pace(spec: Spec) -> None:
+    policy = ThresholdPolicy(swing=0.05)
+    env = NotificationEnv(spec, members=400, days=21)
+    raised = np.stack([policy.raised(step.observation) for step in rollout(env, policy, seed=1)])  # [cycles, members]
+    assert np.abs(raised).max() <= 0.05
+    assert (raised.max(axis=0) > 0.03).all()
+    assert (raised.min(axis=0) < -0.03).all()
+    assert np.abs(raised.mean(axis=1)).max() < 0.01, "what one member is spared another gets"
+    assert np.abs(np.diff(raised, axis=0)).max() < 0.01, "recent decisions tell where the threshold stands"
+
+
+def test_raised_thresholds_send_less() -> None:
+    high, low = ThresholdPolicy(epsilon=0.0, swing=0.05), ThresholdPolicy(epsilon=0.0, swing=-0.05)
+    close = seen(0.58)
+    sent = [policy.probabilities(close)[3, NONE] == 0.0 for policy in (high, low)]
+    raised = [policy.raised(close)[3] for policy in (high, low)]
+    assert sorted(zip(raised, sent, strict=True)) == [(min(raised), True), (max(raised), False)]
 
 
 def test_exploration_is_uniform_over_the_eligible_actions() -> None:
