@@ -181,6 +181,17 @@ class DecisionTransformer(nn.Module):
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
 
+    @torch.no_grad()
+    def start_from(self, quantiles: Tensor) -> None:
+        """Make ``quantiles`` [R, M] (normalised) the answer to everything, for training to move away from.
+
+        Weight decay spares biases, so that with little to learn from the model shrinks to these and not to zero.
+        """
+        last = self.quantile_head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        last.bias.copy_(quantiles.flatten())
+
     def forward(self, batch: Batch, returns: Tensor, earlier: Tensor | None = None) -> Outputs:
         """Quantiles and logits of every step, conditioned on the returns [B, T, R] (normalised): one pass."""
         tokens, attendable = self._history_tokens(batch, earlier)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from models.decision_transformer import DecisionTransformer, action_loss, pinbal
 from models.masking import NO_COLUMNS, MaskableColumns
 from models.mini_batches import MiniBatch, MiniBatches, Targets
 from models.policy import Policy
-from models.steps import Ints
+from models.steps import Floats, Ints
 from models.trajectories import Trajectories, split_members
 
 CHECKPOINT: Final = "checkpoint.safetensors"
@@ -105,6 +105,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = DecisionTransformer(shape)
+        model.start_from(_marginal(normalization, targets.returns[ends], shape.quantiles))
         running = _Fit(model, batches, ends, watched_ends, training, on_progress)
         if checkpoints is not None:
             checkpoints.mkdir(parents=True, exist_ok=True)
@@ -265,6 +266,13 @@ class _Fit:
         stopping = self.training.early_stopping
         epoch = self.state.step // self.steps_per_epoch
         return stopping is not None and len(self.watched) > 0 and epoch - self.state.best_epoch >= stopping.patience
+
+
+def _marginal(normalization: Normalization, returns: Floats, levels: Sequence[float]) -> Tensor:
+    """Quantiles [R, M] of all the returns [N, R], normalised."""
+    quantiles = np.quantile(returns.astype(np.float64), levels, axis=0).T  # [R, M]
+    scaled = (quantiles - normalization.return_mean[:, None]) / normalization.return_scale[:, None]
+    return torch.from_numpy(scaled.astype(np.float32))
 
 
 def _parameter_groups(model: DecisionTransformer, weight_decay: float) -> list[dict[str, object]]:

@@ -221,6 +221,14 @@ def test_every_parameter_is_trained(action_input: str, gate: bool) -> None:
     assert untrained == []
 
 
+def test_it_can_start_from_given_quantiles_whatever_it_sees() -> None:
+    steps = random_steps(20, T)
+    dt, start = model(), torch.tensor([[-1.5, 0.0, 0.25], [0.0, 2.0, 30.0]])
+    assert not torch.equal(dt(batch_of(steps), returns_like(steps)).quantiles, start.expand(20, T, 2, 3))
+    dt.start_from(start)
+    torch.testing.assert_close(dt(batch_of(steps), returns_like(steps)).quantiles, start.expand(20, T, 2, 3))
+
+
 def test_pinball_is_the_papers() -> None:
     quantiles = torch.tensor([[[[1.0, 3.0]]]])
     one = torch.ones(1, 1, dtype=torch.bool)

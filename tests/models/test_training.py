@@ -75,6 +75,16 @@ def test_a_higher_prompt_yields_more_of_that_reward(policy: Policy) -> None:
     assert earned[0] < 0.2
 
 
+def test_a_fit_starts_from_the_marginal_quantiles(trajectories: Trajectories) -> None:
+    hardly = fit(trajectories, config_of(learning_rate=1e-9), members=np.arange(200))
+    returns, is_target = trajectories.returns_to_go(4, 0.9)
+    rows = trajectories.rows_of(np.arange(200))
+    marginal = np.quantile(returns[rows[is_target[rows]]], LEVELS, axis=0).T
+    steps = trajectories.windows(rows[:50], 4)
+    asked = make_prompts(["gain", "cost"], [{"gain": 0.5, "cost": 0.5}] * 50)
+    np.testing.assert_allclose(hardly.decide(steps, asked).quantiles, np.broadcast_to(marginal, (50, 2, 5)), atol=1e-3)
+
+
 def test_quantiles_beat_the_marginal_and_cover(policy: Policy, trajectories: Trajectories) -> None:
     result = evaluate(
         policy,
@@ -236,7 +246,7 @@ def test_either_precision_learns_and_leaves_float32_weights(trajectories: Trajec
     losses: list[float] = []
     policy = fit(
         trajectories,
-        config_of(epochs=6, learning_rate=3e-3, precision=precision),
+        config_of(epochs=20, learning_rate=3e-3, precision=precision),
         members=np.arange(100),
         on_progress=lambda progress: losses.append(progress.action_loss + progress.rtg_loss),
     )
