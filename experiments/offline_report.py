@@ -41,13 +41,12 @@ def grids(name: str, tables: Tables, folds: int) -> tuple[Grid, ...]:
     """Return the tables of one source."""
     split = f"{folds}-fold cross-validation by member" if folds else "members split 70/30, held out in turn"
     title = f"{name}: {tables['decisions_a_seed']:,} decisions a seed, {tables['members']:,} members, {split}"
-    return (_main(title, tables), _coverage(name, tables), _context(name, tables), _variants(name, tables),
+    return (_main(title, tables), _coverage(name, tables), *_context(name, tables), *_variants(name, tables),
             _constant(name, tables))  # fmt: skip
 
 
 def sections(name: str, tables: Tables, effect: Tables, folds: int) -> list[Section]:
     """Return one source's part of the page."""
-    main, coverage, context, variants, constant = grids(name, tables, folds)
     text = (
         "Table 2 of the paper is the context table, Table 3 the row “h_R alone”; gains are within a seed, on the same "
         "decisions. Every context length took as many optimiser steps over as many decisions.",
@@ -58,7 +57,7 @@ def sections(name: str, tables: Tables, effect: Tables, folds: int) -> list[Sect
     prompts = prompt_report.sections(effect, f"{name}-")
     return [
         Section(f"{name}: accuracy, pinball, coverage, context, ablations", text,
-                (_checks(name, tables), main, coverage, context, variants, constant), plots),
+                (_checks(name, tables), *grids(name, tables, folds)), plots),
         *(Section(f"{name}: {part.heading.lower()} (Figure 3)", part.text, part.grids, part.plots) for part in prompts),
     ]  # fmt: skip
 
@@ -100,32 +99,36 @@ def _coverage(name: str, tables: Tables) -> Grid:
     return Grid(f"{name}: coverage by level", ("reward", *levels), tuple(rows))
 
 
-def _context(name: str, tables: Tables) -> Grid:
+def _context(name: str, tables: Tables) -> tuple[Grid, Grid]:
     rewards = list(tables["pinball"])
-    rows = []
+    rows, pinball = [], []
     for length, row in tables["context"].items():
         cost = "-" if row["cost_us"] is None else f"{row['cost_us']:.1f}"
         more = f"{100 * (row['cost_relative'] - 1):+.0f} %" if "cost_relative" in row else "-"
         gain = f"{_spread(row['gain'], 2, 100.0, True)}" if "gain" in row else "-"
         within = _interval(row["gain"], 2, 100.0) if "gain" in row else "-"
-        pinball = [_spread(row["pinball"][reward], 4) if "pinball" in row else "1" for reward in rewards]
+        rows.append((length, _spread(row["accuracy"], 4), gain, within, cost, more))
+        relative = [_spread(row["pinball"][reward], 4) if "pinball" in row else "1" for reward in rewards]
         intervals = [_interval(row["pinball"][reward], 3) if "pinball" in row else "-" for reward in rewards]
-        both = [cell for pair in zip(pinball, intervals, strict=True) for cell in pair]
-        rows.append((length, _spread(row["accuracy"], 4), gain, within, *both, cost, more))
-    headings = [heading for reward in rewards for heading in (f"pinball {reward}, relative", "95 %")]
-    return Grid(
-        f"{name}: context length (Table 2); pinball relative to context 1; cost in core-µs a decision at batch 64",
-        ("context", "accuracy", "gain, points", "95 %", *headings, "cost", "more"),
-        tuple(rows),
+        pinball.append((length, *(cell for pair in zip(relative, intervals, strict=True) for cell in pair)))
+    return (
+        Grid(
+            f"{name}: context length (Table 2); cost in core-µs a decision at batch 64",
+            ("context", "accuracy", "gain, points", "95 %", "cost", "more"),
+            tuple(rows),
+        ),
+        Grid(
+            f"{name}: pinball loss by context length, relative to context 1",
+            ("context", *(heading for reward in rewards for heading in (reward, "95 %"))),
+            tuple(pinball),
+        ),
     )
 
 
-def _variants(name: str, tables: Tables) -> Grid:
+def _variants(name: str, tables: Tables) -> tuple[Grid, Grid]:
     rewards = list(tables["pinball"])
-    rows = []
+    rows, pinball = [], []
     for variant, row in tables["variants"].items():
-        relative = [_spread(row["pinball"][reward], 4) if row["pinball"] else "-" for reward in rewards]
-        marginal = [number(row["pinball_to_marginal"][reward]["mean"]) for reward in rewards]
         rows.append(
             (
                 variant,
@@ -134,16 +137,22 @@ def _variants(name: str, tables: Tables) -> Grid:
                 _spread(row["gain"], 2, 100.0, True),
                 _interval(row["gain"], 2, 100.0),
                 _spread(row["shift"], 2, 100.0, True),
-                *relative,
-                *marginal,
             )
         )
-    headings = [f"pinball {reward}, relative" for reward in rewards] + [f"{reward}, to marginal" for reward in rewards]
-    return Grid(
-        f"{name}: ablations; gain and pinball beside the deployment's own settings; shift: accuracy lost to prompted "
-        "returns",
-        ("variant", "seeds", "accuracy", "gain, points", "95 %", "shift, points", *headings),
-        tuple(rows),
+        relative = [_spread(row["pinball"][reward], 4) if row["pinball"] else "-" for reward in rewards]
+        marginal = [number(row["pinball_to_marginal"][reward]["mean"]) for reward in rewards]
+        pinball.append((variant, *relative, *marginal))
+    return (
+        Grid(
+            f"{name}: ablations; gain beside the deployment's own settings; shift: accuracy lost to prompted returns",
+            ("variant", "seeds", "accuracy", "gain, points", "95 %", "shift, points"),
+            tuple(rows),
+        ),
+        Grid(
+            f"{name}: pinball loss of the ablations, relative to the deployment's own settings",
+            ("variant", *rewards, *(f"{reward}, to marginal quantiles" for reward in rewards)),
+            tuple(pinball),
+        ),
     )
 
 

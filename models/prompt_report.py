@@ -106,7 +106,7 @@ def _densities(plot: str, name: str, reward: Document) -> Plot:
         axes.set_ylabel("share of decisions")
         axes.legend(frameon=False, fontsize=9)
 
-    caption = f"Distribution of the predicted return-to-go of {name} over decisions (the paper's Figure 3)"
+    caption = f"Predicted return-to-go of {name} over decisions (the paper's Figure 3); the end bars hold all beyond"
     return draw(plot, f"{name}: predicted returns", caption, into)
 
 
@@ -140,7 +140,7 @@ def _shares(plot: str, name: str, reward: Document) -> Plot:
             axes.plot(
                 levels, [row["actions"][action] for row in reward["levels"]], "o-", ms=3, color=colour, label=action
             )
-        axes.set_ylim(bottom=0.0)
+        axes.set_ylim(0.0, 1.0)
         axes.set_xlabel("level prompted")
         axes.set_ylabel("share of decisions")
         axes.legend(frameon=False, fontsize=9)
