@@ -150,7 +150,7 @@ def _variants(name: str, tables: Tables) -> tuple[Grid, Grid]:
         ),
         Grid(
             f"{name}: pinball loss of the ablations, relative to the deployment's own settings",
-            ("variant", *rewards, *(f"{reward}, to marginal quantiles" for reward in rewards)),
+            ("variant", *rewards, *(f"{reward} / marginal" for reward in rewards)),
             tuple(pinball),
         ),
     )
