@@ -149,7 +149,8 @@ def _variants(name: str, tables: Tables) -> tuple[Grid, Grid]:
             tuple(rows),
         ),
         Grid(
-            f"{name}: pinball loss of the ablations, relative to the deployment's own settings",
+            f"{name}: pinball loss of the ablations, relative to the deployment's own settings and, in the last "
+            f"{len(rewards)} columns, to marginal quantiles",
             ("variant", *rewards, *(f"{reward} / marginal" for reward in rewards)),
             tuple(pinball),
         ),

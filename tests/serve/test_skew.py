@@ -40,6 +40,7 @@ from serve.engine import Engine
 from serve.history import layout_of
 from serve.skew import check_skew
 from simulator.log import simulate
+from tests.importers.trials import real_trial
 from tests.models.problems import normalization
 
 pytestmark = pytest.mark.integration
@@ -124,9 +125,7 @@ def served(
             simulate(data, spec, 60, 4, seed=3, progress=False)
             kinds = ("visit", "click", "push", "badge")
         else:
-            data = settings.heartsteps
-            if not (data / "suggestions.csv").is_file():
-                pytest.skip(f"{data} holds no HeartSteps files; set PACER_HEARTSTEPS")
+            data = real_trial()
             kinds = ("session", "stand", "walk", "session")
         run_import(spec, data, settings.workspace(spec.name))
         apply(settings)
